@@ -1,0 +1,38 @@
+"""What happens in one step: a collection of recurrent cells, one file per family.
+
+`CELLS` lists every cell by name, found by looking at the modules of this package.
+"""
+
+import inspect
+
+from rnn_dynamics.cells.base import Cell
+from rnn_dynamics.cells.elman import ElmanCell
+from rnn_dynamics.cells.gru import GRUCell
+from rnn_dynamics.cells.lstm import LSTMCell
+from rnn_dynamics.discovery import discover, unknown_name
+
+CELLS: dict[str, type[Cell]] = discover(
+    __name__, lambda item: inspect.isclass(item) and issubclass(item, Cell) and not inspect.isabstract(item)
+)
+globals().update(CELLS)  # a new file's cell can be imported from here too; those named above also by static tools
+
+
+def find_cell(name: str) -> type[Cell]:
+    """Look a cell up.
+
+    Args:
+        name: one of `CELLS`, e.g. "LSTMCell"; "lstm" does as well.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    by_short_name = {full.removesuffix("Cell").lower(): cell for full, cell in CELLS.items()}
+    if name not in CELLS and name not in by_short_name:
+        raise ValueError(unknown_name("cell", name, by_short_name))
+    return CELLS.get(name) or by_short_name[name]
+
+
+__all__ = ["CELLS", "Cell", "ElmanCell", "GRUCell", "LSTMCell", "find_cell"]

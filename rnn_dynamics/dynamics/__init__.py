@@ -1,0 +1,19 @@
+"""What products of state Jacobians do: one file per measured quantity, all driven by the loop in `trajectories`."""
+
+from rnn_dynamics.dynamics.gradient_norms import GradientNormByLag, gradient_norm_by_lag
+from rnn_dynamics.dynamics.jacobian_products import JacobianProduct, jacobian_product
+from rnn_dynamics.dynamics.lyapunov_exponents import LyapunovSpectrum, lyapunov_spectrum
+from rnn_dynamics.dynamics.system import DrivenSystem
+from rnn_dynamics.dynamics.trajectories import jacobian, trajectory
+
+__all__ = [
+    "DrivenSystem",
+    "GradientNormByLag",
+    "JacobianProduct",
+    "LyapunovSpectrum",
+    "gradient_norm_by_lag",
+    "jacobian",
+    "jacobian_product",
+    "lyapunov_spectrum",
+    "trajectory",
+]

@@ -1,0 +1,168 @@
+"""Any recurrent network, seen as a driven dynamical system with a flat state. The one file that knows frameworks."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from rnn_dynamics.types import Carry, PyTree, StepFunction
+
+
+@dataclasses.dataclass(frozen=True)
+class CarryLayout:
+    """How a carry lies in the flat state: its leaves one after the other, in pytree order.
+
+    Attributes:
+        structure: the carry's pytree structure.
+        shapes: of its leaves.
+    """
+
+    structure: jax.tree_util.PyTreeDef
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, carry: Carry) -> "CarryLayout":
+        """Read the layout off a carry of one network (no batch axis)."""
+        leaves, structure = jax.tree.flatten(carry)
+        return cls(structure, tuple(np.shape(leaf) for leaf in leaves))
+
+    def flatten(self, carry: Carry) -> Array:
+        """Carry -> state [N].
+
+        Raises:
+            ValueError: if the carry's structure or shapes are not those of this layout.
+        """
+        found = CarryLayout.of(carry)
+        if found != self:
+            raise ValueError(
+                f"the step must return a carry like the one it takes: it takes {self.structure} with shapes "
+                f"{self.shapes}, it returned {found.structure} with shapes {found.shapes}"
+            )
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(carry)])
+
+    def unflatten(self, state: Array) -> Carry:
+        """State [N] -> carry."""
+        sizes = [math.prod(shape) for shape in self.shapes]
+        pieces = jnp.split(state, np.cumsum(sizes)[:-1])
+        leaves = [piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+@dataclasses.dataclass(frozen=True)
+class CellStep:
+    """The step of an nnx cell as a pure function of its parameters; equal for cells of equal configuration."""
+
+    graph: Any
+
+    def __call__(self, params: PyTree, carry: Carry, inputs: Array) -> Carry:
+        """Make one step and drop the output."""
+        return nnx.merge(self.graph, params)(carry, inputs)[0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DrivenSystem:
+    r"""A recurrent network as the map :math:`s_t = F_\theta(s_{t-1}, x_t)` on a flat state of size N.
+
+    It is a pytree whose leaves are the parameters and the initial state, so an ensemble is a system whose leaves have a
+    leading axis E, and `jax.vmap`, `jax.jit` and `jax.grad` go through it. Make one with `from_cell` or `from_step`.
+
+    Attributes:
+        params: pytree of arrays, theta.
+        initial_state: [N], s_0.
+        layout: where the carry's arrays lie in the state (static).
+        step_function: (params, carry, inputs_t) -> carry (static).
+        in_features: F, or None where it is not known (static).
+    """
+
+    params: PyTree
+    initial_state: Array
+    layout: CarryLayout = dataclasses.field(metadata={"static": True})
+    step_function: StepFunction = dataclasses.field(metadata={"static": True})
+    in_features: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    @classmethod
+    def from_cell(cls, cell: nnx.RNNCellBase, carry: Carry | None = None, dtype: Any = None) -> "DrivenSystem":
+        """See a Flax NNX cell, ours or Flax's own, as a driven system.
+
+        The state is the whole carry: for an LSTM c and h one after the other, N = 2H.
+
+        Args:
+            cell: any `nnx.RNNCellBase` with an attribute `in_features`.
+            carry: initial carry without batch axes (default: the cell's own, zeros).
+            dtype: dtype to measure in (default: the carry's); parameters and initial carry are cast to it.
+
+        Returns:
+            The system.
+
+        Raises:
+            TypeError: if the cell is no `nnx.RNNCellBase`.
+        """
+        if not isinstance(cell, nnx.RNNCellBase):
+            raise TypeError(f"cell must be an nnx.RNNCellBase, got {type(cell).__name__}; for a function use from_step")
+        in_features = cell.in_features  # pyright: ignore[reportAttributeAccessIssue]
+        if carry is None:
+            carry = cell.initialize_carry((in_features,), nnx.Rngs(0))
+        graph, params = nnx.split(cell if dtype is None else _with_dtype(cell, dtype))
+        return cls._make(CellStep(graph), params, carry, in_features, dtype)
+
+    @classmethod
+    def from_step(cls, step: StepFunction, params: PyTree, carry: Carry, dtype: Any = None) -> "DrivenSystem":
+        """See a plain step function as a driven system: linen, Equinox, Haiku, hand-written.
+
+        Args:
+            step: (params, carry, inputs_t) -> carry. Compiled functions are cached by its identity, so define it once
+                and not anew for each system. An undriven system gets inputs_t = None.
+            params: pytree of arrays.
+            carry: initial carry of one network, a pytree of arrays without batch axes.
+            dtype: dtype to measure in (default: the carry's).
+
+        Returns:
+            The system.
+
+        Raises:
+            TypeError: if the step is not callable.
+        """
+        if not callable(step):
+            raise TypeError(f"step must be a function (params, carry, inputs_t) -> carry, got {type(step).__name__}")
+        return cls._make(step, params, carry, None, dtype)
+
+    @classmethod
+    def _make(
+        cls, step: StepFunction, params: PyTree, carry: Carry, in_features: int | None, dtype: Any
+    ) -> "DrivenSystem":
+        if dtype is not None:
+            params, carry = _cast((params, carry), dtype)
+        layout = CarryLayout.of(carry)
+        return cls(params, layout.flatten(carry), layout, step, in_features)
+
+    @property
+    def state_size(self) -> int:
+        """N."""
+        return self.initial_state.shape[-1]
+
+    def step(self, state: Array, inputs_t: Array | None) -> Array:
+        """Make one step: state [N], inputs_t [F] -> state [N]."""
+        carry = self.step_function(self.params, self.layout.unflatten(state), inputs_t)
+        return self.layout.flatten(carry).astype(state.dtype)
+
+
+def _cast(tree: PyTree, dtype: Any) -> PyTree:
+    def cast(leaf: Any) -> Any:
+        return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def _with_dtype(cell: nnx.RNNCellBase, dtype: Any) -> nnx.RNNCellBase:
+    """Copy a cell with its computation, and that of its layers, set to `dtype`."""
+    copy = nnx.clone(cell)
+    for _, module in nnx.iter_modules(copy):
+        if getattr(module, "dtype", None) is not None:
+            module.dtype = jnp.dtype(dtype)  # pyright: ignore[reportAttributeAccessIssue]
+    return copy

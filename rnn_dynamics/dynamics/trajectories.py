@@ -1,0 +1,213 @@
+"""The one loop over time. Every quantity drives it with three small pieces of its own: init, update, finalise.
+
+Memory does not grow with the number of steps: inputs are read one step at a time, from an array or from a function of
+the step, and what an update returns is carried and not stacked.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from rnn_dynamics.dynamics.system import DrivenSystem
+
+Accumulator = TypeVar("Accumulator")
+InputSource = Any
+"""Inputs [T, F]; or a function of the step, t -> [F] with t a traced int32; or None for an undriven system."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Drive:
+    """The inputs of a run, readable at any step t = 0 ... steps-1.
+
+    Attributes:
+        values: [T, F], or None.
+        function: t -> [F], or None (static).
+        steps: T (static).
+        in_features: F where the system knows it, for the zeros that drive an undriven cell (static).
+    """
+
+    values: Array | None
+    function: Callable[[Array], Array] | None = dataclasses.field(metadata={"static": True})
+    steps: int = dataclasses.field(metadata={"static": True})
+    in_features: int | None = dataclasses.field(metadata={"static": True})
+
+    def at(self, t: Array, dtype: Any) -> Array | None:
+        """Return inputs_t [F] at step t, or None for an undriven system of unknown input width."""
+        if self.values is not None:
+            inputs_t = jax.lax.dynamic_index_in_dim(self.values, t, keepdims=False)
+            return inputs_t.astype(dtype) if jnp.issubdtype(inputs_t.dtype, jnp.floating) else inputs_t
+        if self.function is not None:
+            return self.function(t)
+        return None if self.in_features is None else jnp.zeros(self.in_features, dtype)
+
+
+def make_drive(system: DrivenSystem, inputs: InputSource, steps: int | None) -> Drive:
+    """Check a system and its inputs against each other.
+
+    Args:
+        system: one system; an ensemble goes through `jax.vmap`.
+        inputs: [T, F], a function t -> [F], or None.
+        steps: T where inputs is a function or None; otherwise None, or at most the inputs' length.
+
+    Returns:
+        The drive.
+
+    Raises:
+        ValueError: a stacked system, inputs of the wrong rank or width, steps missing, below 1 or beyond the inputs.
+    """
+    if system.initial_state.ndim != 1:
+        raise ValueError(
+            f"system must be one network with a state [N], got a state of shape {system.initial_state.shape}; "
+            "measure an ensemble with jax.vmap"
+        )
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        raise ValueError(f"steps must be a whole number >= 1, got {steps!r}")
+    if inputs is None or callable(inputs):
+        if steps is None:
+            what = "a function" if callable(inputs) else "None"
+            raise ValueError(f"steps must be given when inputs is {what}")
+        return Drive(None, inputs, steps, system.in_features)
+    inputs = jnp.asarray(inputs)
+    if inputs.ndim != 2:
+        raise ValueError(f"inputs must have shape [time, feature], got {inputs.shape}; vmap over a batch of sequences")
+    if system.in_features is not None and inputs.shape[1] != system.in_features:
+        raise ValueError(f"inputs must have {system.in_features} features, got {inputs.shape[1]}")
+    if inputs.shape[0] < (steps or 1):
+        raise ValueError(f"steps must be between 1 and the {inputs.shape[0]} steps of the inputs, got {steps or 0}")
+    return Drive(inputs, None, steps or inputs.shape[0], system.in_features)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """Where a run stands: what the loop carries from step to step.
+
+    Attributes:
+        t: steps made.
+        state: [N].
+        tangents: [N, K], tangent vectors as columns; K = 0 while only the state is of interest.
+        first_nonfinite_step: the step whose state was the first with an inf or NaN, -1 while there is none.
+    """
+
+    t: Array
+    state: Array
+    tangents: Array
+    first_nonfinite_step: Array
+
+
+def start(system: DrivenSystem, tangents: Array | None = None) -> Flow:
+    """Stand at the initial state, with tangents [N, K] or none."""
+    state = system.initial_state
+    tangents = jnp.zeros((state.shape[0], 0), state.dtype) if tangents is None else tangents
+    return Flow(jnp.int32(0), state, tangents, jnp.int32(-1))
+
+
+def advance(system: DrivenSystem, drive: Drive, flow: Flow) -> Flow:
+    """Make one step of the state, and apply its Jacobian to the tangents: a linearised step, never a matrix."""
+    inputs_t = drive.at(flow.t, flow.state.dtype)
+    if flow.tangents.shape[1] == 0:
+        state, tangents = system.step(flow.state, inputs_t), flow.tangents
+    else:
+        state, push = jax.linearize(lambda s: system.step(s, inputs_t), flow.state)
+        tangents = jax.vmap(push, in_axes=1, out_axes=1)(flow.tangents)
+    newly_nonfinite = (flow.first_nonfinite_step < 0) & ~jnp.all(jnp.isfinite(state))
+    first_nonfinite_step = jnp.where(newly_nonfinite, flow.t, flow.first_nonfinite_step)
+    return Flow(flow.t + 1, state, tangents, first_nonfinite_step)
+
+
+def advance_by(system: DrivenSystem, drive: Drive, flow: Flow, steps: int | Array) -> Flow:
+    """Make several steps without touching the tangents in between; `steps` may be traced."""
+    if isinstance(steps, int):
+        if steps == 1:
+            return advance(system, drive, flow)
+        return jax.lax.scan(lambda flow, _: (advance(system, drive, flow), None), flow, None, length=steps)[0]
+    return jax.lax.fori_loop(0, steps, lambda _, flow: advance(system, drive, flow), flow)
+
+
+def fold(
+    system: DrivenSystem,
+    drive: Drive,
+    flow: Flow,
+    accumulator: Accumulator,
+    update: Callable[[Accumulator, Flow, Flow, Array], tuple[Accumulator, Flow]],
+    *,
+    steps: int,
+    block: int = 1,
+) -> tuple[Accumulator, Flow]:
+    """Fold a quantity over time: advance by a block of steps, let the quantity look and re-frame the tangents, repeat.
+
+    Args:
+        system: the network.
+        drive: its inputs.
+        flow: where to start.
+        accumulator: the quantity's own running result, any pytree.
+        update: (accumulator, flow before the block, flow after it, number of the block) -> (accumulator, flow).
+        steps: how many steps in all; the last block is shorter where `block` does not divide it.
+        block: steps between two updates.
+
+    Returns:
+        The accumulator and the flow after the last update.
+    """
+
+    def body(carry: tuple[Accumulator, Flow], number: Array, length: int) -> tuple[tuple[Accumulator, Flow], None]:
+        accumulator, before = carry
+        return update(accumulator, before, advance_by(system, drive, before, length), number), None
+
+    whole, rest = divmod(steps, block)
+    carry = (accumulator, flow)
+    if whole:
+        carry, _ = jax.lax.scan(partial(body, length=block), carry, jnp.arange(whole))
+    if rest:
+        carry, _ = body(carry, jnp.int32(whole), rest)
+    return carry
+
+
+def trajectory(
+    system: DrivenSystem, inputs: InputSource = None, *, steps: int | None = None
+) -> Float[Array, "T N"]:
+    """Run a system and keep its states.
+
+    Args:
+        system: the network.
+        inputs: [T, F]; or a function of the step, t -> [F]; or None for an undriven run.
+        steps: T where inputs is a function or None.
+
+    Returns:
+        States s_1 ... s_T, [T, N]; s_0 is `system.initial_state`.
+
+    Raises:
+        ValueError: inputs of the wrong rank or width, steps missing, below 1 or beyond the inputs.
+    """
+    return _states(system, make_drive(system, inputs, steps))
+
+
+@jax.jit
+def _states(system: DrivenSystem, drive: Drive) -> Array:
+    def body(flow: Flow, _: None) -> tuple[Flow, Array]:
+        flow = advance(system, drive, flow)
+        return flow, flow.state
+
+    return jax.lax.scan(body, start(system), None, length=drive.steps)[1]
+
+
+def jacobian(
+    system: DrivenSystem, state: Float[Array, " N"], inputs_t: Array | None = None
+) -> Float[Array, "N N"]:
+    r"""Return the state Jacobian of one step as a matrix, for small N and for checks.
+
+    Args:
+        system: the network.
+        state: s_{t-1}, where to take it.
+        inputs_t: x_t [F] of that step.
+
+    Returns:
+        :math:`J_t = \partial s_t / \partial s_{t-1}`, row i column j = d s_t[i] / d s_{t-1}[j].
+    """
+    return jax.jacfwd(lambda s: system.step(s, inputs_t))(state)

@@ -1,0 +1,89 @@
+"""The words of this project: axis letters, array aliases, and the Protocols that its parts meet at.
+
+Axis letters, the same in every signature, docstring and result file:
+
+    B batch     T time      F feature   H hidden    N state (flat; an LSTM has N = 2H)
+    K tangents  E ensemble  V vocabulary            C classes   M horizons   L lags
+
+Shapes are written with jaxtyping and checked at test time; at run time they are documentation.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import numpy as np
+from jax import Array
+
+PyTree: TypeAlias = Any
+Carry: TypeAlias = Any
+"""Flax's word for the state of a cell: one array [..., H] (Elman, GRU) or a tuple of them (LSTM: c, h)."""
+
+StepFunction: TypeAlias = Callable[[PyTree, Carry, Any], Carry]
+"""`step(params, carry, inputs_t) -> carry`: a recurrent network with nothing but its dynamics."""
+
+Initializer: TypeAlias = Callable[..., Array]
+"""`init(key, shape, dtype) -> array`, Flax's convention."""
+
+
+@runtime_checkable
+class TwoHalves(Protocol):
+    """A cell whose step is split into the half that does not see the state and the half that does.
+
+    `advance(carry, project(inputs))` equals `cell(carry, inputs)`.
+    """
+
+    def project(self, inputs: Array) -> Array:
+        """Map inputs [..., F] to the drive [..., D]; the state plays no part, so all time steps can go at once."""
+        ...
+
+    def advance(self, carry: Carry, drive: Array) -> tuple[Carry, Array]:
+        """Make one step of the recurrence; all that the state Jacobian sees."""
+        ...
+
+
+class Batch(NamedTuple):
+    """One batch of sequences, post-padded.
+
+    Attributes:
+        inputs: float [B, T, F], or token numbers [B, T] (int32) where the task has a vocabulary.
+        targets: [B] int32 class numbers, or [B, ...] whatever the task's loss takes.
+        lengths: [B] int32, valid steps of each sequence, 1 <= lengths <= T.
+    """
+
+    inputs: Any
+    targets: Any
+    lengths: Any
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What training and experiments may ask of a task. One file per task in `tasks/`, discovered by its module.
+
+    Attributes:
+        name: the module's name, as the command line spells it.
+        metric_name: e.g. "accuracy", for axis labels.
+        chance_level: the metric of the best constant prediction on the test split.
+        output_features: width of the network's output (number of classes, say).
+        input_features: F of float inputs, or None where inputs are token numbers.
+        vocabulary_size: V, or None where inputs are floats.
+    """
+
+    name: str
+    metric_name: str
+    chance_level: float
+    output_features: int
+    input_features: int | None
+    vocabulary_size: int | None
+
+    def batches(self, split: str, batch_size: int, *, seed: int | None = None, epochs: int | None = 1) -> Iterator[Batch]:
+        """Yield batches; shuffled by `seed` (None keeps the order), `epochs=None` never ends."""
+        ...
+
+    def loss(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+        """Return the loss of each example, [B], from the network's outputs [B, ...] and the targets."""
+        ...
+
+    def metric(self, outputs: np.ndarray | jax.Array, targets: np.ndarray | jax.Array) -> jax.Array:
+        """Return the metric of each example, [B]; its mean over a split is the reported number."""
+        ...
