@@ -5,15 +5,18 @@ A tap is the identity on a state with a second argument, zeros, that does nothin
 is ||dL/dh_t|| for every example. Nothing is stored but those T*B numbers, and it holds under nested checkpointing.
 """
 
+from typing import Any, TypeAlias
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnn_dynamics.types import Carry
+State: TypeAlias = Any
+"""A pytree of arrays [B, ...]."""
 
 
 @jax.custom_vjp
-def tap(state: Carry, probe: Array) -> Carry:
+def tap(state: State, probe: Array) -> State:
     """Return the state as it is; the cotangent of `probe` [B] becomes the norm over all of the state's other axes.
 
     Args:
@@ -26,18 +29,18 @@ def tap(state: Carry, probe: Array) -> Carry:
     return state
 
 
-def _forward(state: Carry, probe: Array) -> tuple[Carry, Array]:
+def _forward(state: State, probe: Array) -> tuple[State, Array]:
     return state, probe
 
 
-def _backward(probe: Array, cotangent: Carry) -> tuple[Carry, Array]:
+def _backward(probe: Array, cotangent: State) -> tuple[State, Array]:
     return cotangent, cotangent_norm(cotangent).astype(probe.dtype)
 
 
 tap.defvjp(_forward, _backward)
 
 
-def cotangent_norm(cotangent: Carry) -> Array:
+def cotangent_norm(cotangent: State) -> Array:
     """Return the Euclidean norm of each example's cotangent, [B], over all leaves [B, ...].
 
     The largest entry is taken out first, so that squares do not underflow: a norm of 1e-30 is still one in float32.

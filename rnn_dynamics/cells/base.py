@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.nnx import rnglib
-from flax.nnx.nn import dtypes
 from jax import Array
 
 from rnn_dynamics.cells import initializers
@@ -77,8 +76,8 @@ class Cell(nnx.RNNCellBase, abc.ABC):
         """Map inputs [..., F] to the drive [..., G*H] = inputs @ kernel + bias."""
         if inputs.shape[-1] != self.in_features:
             raise ValueError(f"inputs must have {self.in_features} features, got shape {inputs.shape}")
-        inputs, kernel, bias = self.cast(inputs, self.kernel[...], self.bias[...])
-        return inputs @ kernel + bias
+        inputs, kernel = self.cast(inputs, self.kernel[...])
+        return self.add_bias(inputs @ kernel, self.bias[...])
 
     def __call__(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
         """Make one step from inputs [..., F]: (carry, output [..., H])."""
@@ -97,9 +96,13 @@ class Cell(nnx.RNNCellBase, abc.ABC):
         """Split [..., G*H] into one [..., H] for each gate, in `gate_order`."""
         return tuple(jnp.split(packed, len(self.gate_order), axis=-1))
 
-    def cast(self, *arrays: Array) -> list[Array]:
+    def cast(self, *arrays: Array) -> tuple[Array, ...]:
         """Bring arrays to the dtype of the computation."""
-        return dtypes.promote_dtype(arrays, dtype=self.dtype)
+        return tuple(array.astype(self.dtype) for array in arrays)
+
+    def add_bias(self, preactivation: Array, bias: Array) -> Array:
+        """Add a bias [D] to [..., D], its batch axes spelled out, so that no other broadcasting can hide behind it."""
+        return preactivation + bias.astype(self.dtype).reshape((1,) * (preactivation.ndim - 1) + bias.shape)
 
     def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None) -> Carry:
         """Return a fresh carry; Flax's signature.

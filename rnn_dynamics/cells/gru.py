@@ -69,12 +69,11 @@ class GRUCell(Cell):
         """Return the gates r, z, n under their full names, each [..., H]."""
         x_r, x_z, x_n = self.split(drive)
         h_r, h_z, h_n = self.split(self.recur(carry))
-        (recurrent_bias,) = self.cast(self.recurrent_bias[...])
         reset = jax.nn.sigmoid(x_r + h_r)
         return {
             "reset": reset,
             "update": jax.nn.sigmoid(x_z + h_z),
-            "candidate": jnp.tanh(x_n + reset * (h_n + recurrent_bias)),
+            "candidate": jnp.tanh(x_n + reset * self.add_bias(h_n, self.recurrent_bias[...])),
         }
 
     def advance(self, carry: Array, drive: Array) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ def orthonormalise(tangents: Array) -> tuple[Array, Array]:
     """
     frame, triangle = jnp.linalg.qr(tangents)
     signs = jnp.where(jnp.diagonal(triangle) < 0, -1, 1).astype(triangle.dtype)
-    frame, triangle = frame * signs, triangle * signs[:, None]
+    frame, triangle = frame * signs[None, :], triangle * signs[:, None]
     diagonal = jnp.diagonal(triangle)
     lengths = jnp.linalg.norm(triangle, axis=0)  # those of the columns of `tangents`
     rounding = diagonal <= triangle.shape[0] * jnp.finfo(triangle.dtype).eps * lengths

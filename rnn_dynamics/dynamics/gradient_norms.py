@@ -23,19 +23,19 @@ class GradientNormByLag:
         lags: [L+1], steps back, 0 ... L.
         log_norm: [L+1], mean over end times of ln ||d s_T / d s_{T-lag}||, nats; 0 at lag 0.
         standard_error: [L+1], of log_norm, from stretches that do not overlap; NaN if there was only one.
-        samples: [E, L+1], the logarithm at each of the E end times, nats.
+        samples: [S, L+1], the logarithm at each of the S end times, nats.
         reach: lag, interpolated, at which log_norm has fallen by 1; inf if it does not within L.
         reach_standard_error: in steps; NaN where the reach is inf or there was one end time.
         first_nonfinite_step: first step with an inf or NaN in the state, -1 if there was none.
     """
 
-    lags: Int[Array, " L"]
-    log_norm: Float[Array, " L"]
-    standard_error: Float[Array, " L"]
-    samples: Float[Array, "E L"]
-    reach: Float[Array, ""]
-    reach_standard_error: Float[Array, ""]
-    first_nonfinite_step: Int[Array, ""]
+    lags: Int[Array, "*E L"]
+    log_norm: Float[Array, "*E L"]
+    standard_error: Float[Array, "*E L"]
+    samples: Float[Array, "*E S L"]
+    reach: Float[Array, "*E"]
+    reach_standard_error: Float[Array, "*E"]
+    first_nonfinite_step: Int[Array, "*E"]
 
 
 def gradient_norm_by_lag(
@@ -112,9 +112,9 @@ def _by_lag(system: DrivenSystem, drive: Drive, max_lag: int, norm: str, transie
     stretches = (drive.steps - transient) // max_lag
     flow, samples = jax.lax.scan(stretch, flow, None, length=stretches)
     log_norm = jnp.mean(samples, axis=0)
-    deviations = samples - log_norm
-    spread = jnp.sqrt(jnp.sum(deviations**2, axis=0) / (stretches - 1)) if stretches > 1 else deviations + jnp.nan
-    standard_error = spread.reshape(samples.shape[-1]) / jnp.sqrt(stretches).astype(log_norm.dtype)
+    deviations = samples - log_norm[None, :]
+    variance = jnp.sum(deviations**2, axis=0) / (stretches - 1) if stretches > 1 else jnp.full_like(log_norm, jnp.nan)
+    standard_error = jnp.sqrt(variance / stretches)
     reach, reach_standard_error = _reach(log_norm, standard_error)
     return GradientNormByLag(
         lags=jnp.arange(max_lag + 1),

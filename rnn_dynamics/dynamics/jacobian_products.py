@@ -27,9 +27,9 @@ class JacobianProduct:
         first_nonfinite_step: first step with an inf or NaN in the state, -1 if there was none.
     """
 
-    horizons: Int[Array, " M"]
-    log_singular_values: Float[Array, "M K"]
-    first_nonfinite_step: Int[Array, ""]
+    horizons: Int[Array, "*E M"]
+    log_singular_values: Float[Array, "*E M K"]
+    first_nonfinite_step: Int[Array, "*E"]
 
     @property
     def log_norm(self) -> Array:

@@ -46,13 +46,13 @@ class LyapunovSpectrum:
         final_tangents: [N, K], orthonormal frame at s_T.
     """
 
-    exponents: Float[Array, " K"]
-    standard_error: Float[Array, " K"]
-    batch_means: Float[Array, "B K"]
-    log_det_residual: Float[Array, ""]
-    first_nonfinite_step: Int[Array, ""]
-    final_state: Float[Array, " N"]
-    final_tangents: Float[Array, "N K"]
+    exponents: Float[Array, "*E K"]
+    standard_error: Float[Array, "*E K"]
+    batch_means: Float[Array, "*E B K"]
+    log_det_residual: Float[Array, "*E"]
+    first_nonfinite_step: Int[Array, "*E"]
+    final_state: Float[Array, "*E N"]
+    final_tangents: Float[Array, "*E N K"]
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and upper ends, [K] each, of Student-t intervals for the exponents.
@@ -229,8 +229,8 @@ def _finalise(growth: _Growth, flow: Flow, steps: int, blocks: int, qr_every: in
     first_blocks = -(-np.arange(batches + 1) * blocks // batches)  # the first block of each batch: ceil(b * blocks / B)
     lengths = np.diff(np.minimum(first_blocks * qr_every, steps))
     exponents = jnp.sum(growth.sums, axis=0) / steps
-    batch_means = growth.sums / lengths[:, None].astype(growth.sums.dtype)
-    deviations = batch_means - exponents
+    batch_means = growth.sums / jnp.asarray(lengths[:, None], growth.sums.dtype)
+    deviations = batch_means - exponents[None, :]
     variance = jnp.sum(deviations**2, axis=0) / (batches - 1) if batches > 1 else jnp.full_like(exponents, jnp.nan)
     order = jnp.argsort(-exponents)
     return LyapunovSpectrum(

@@ -81,7 +81,7 @@ class Recurrence(nnx.Module):
         step = self.cell
         if isinstance(self.cell, TwoHalves) and self._projects_ahead():
             drive, step = self.cell.project(drive), self.cell.advance
-        valid = None if lengths is None else jnp.arange(steps)[:, None] < lengths
+        valid = None if lengths is None else jnp.arange(steps)[:, None] < lengths[None, :]
 
         def body(carry: Carry, at_step: tuple[Array, Array | None, Array | None]) -> tuple[Carry, Array]:
             drive_t, valid_t, probe = at_step

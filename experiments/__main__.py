@@ -1,0 +1,207 @@
+"""The command: `python -m experiments NAME --preset smoke|laptop|paper [--field value ...]`.
+
+Exit codes: 0 done, 2 refused with one sentence on stderr, 130 interrupted. Nothing heavier than the standard library
+is imported until there is something to run, so that `--list` and mistyped names answer at once.
+"""
+
+import argparse
+import ast
+import contextlib
+import importlib
+import io
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from itertools import groupby
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from experiments.runner import Outcome
+
+PROGRAM = "python -m experiments"
+PRESET_NAMES = ("smoke", "laptop", "paper")
+
+
+class Refusal(ValueError):
+    """What was asked for cannot be done; the message is the sentence to print."""
+
+
+def main(arguments: Sequence[str] | None = None, package: str = "experiments") -> int:
+    """Run the command.
+
+    Args:
+        arguments: words of the command line; those of this process by default.
+        package: dotted name of the package that holds the experiments.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        answer(arguments, package)
+    except KeyboardInterrupt:
+        print("interrupted: finished points are kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, argparse.ArgumentError) as error:
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+        print(f"error: {error}{notes}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def answer(arguments: Sequence[str] | None, package: str) -> None:
+    """Do what the command line asks for.
+
+    Args:
+        arguments: words of the command line.
+        package: dotted name of the package that holds the experiments.
+
+    Raises:
+        Refusal: if it asks for what is not there.
+    """
+    parser = _parser()
+    options, words = parser.parse_known_args(arguments)
+    questions = find_questions(package)
+    if options.list:
+        print_questions(questions)
+    elif options.name in questions:
+        print(run_command(f"{package}.{options.name}", options, words))
+    elif options.name is not None:
+        raise Refusal(_unknown("experiment", options.name, questions))
+    elif set(words) <= {"-h", "--help"}:
+        parser.print_help()
+    else:
+        raise Refusal(f"{words[0]} needs an experiment's name before it: known are {_listed(questions)}")
+
+
+def find_questions(package: str) -> dict[str, str]:
+    """Read the question of each experiment from its source, without importing it.
+
+    Args:
+        package: dotted name of the package that holds the experiments.
+
+    Returns:
+        Name -> first line of the docstring, in alphabetical order. A module without `PRESETS` is no experiment.
+    """
+    questions = {}
+    folders = importlib.import_module(package).__path__
+    for path in sorted(path for folder in folders for path in Path(folder).glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"), path)
+        names = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+        if any(name.id == "PRESETS" for name in names):
+            questions[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return questions
+
+
+def print_questions(questions: dict[str, str]) -> None:
+    """Print one line per experiment: its name and its question."""
+    width = max(map(len, questions), default=0)
+    for name, question in questions.items():
+        print(f"{name:{width}}  {question}")
+
+
+def run_command(name: str, options: argparse.Namespace, words: Sequence[str]) -> "Outcome":
+    """Run one experiment as the command line asks.
+
+    Args:
+        name: dotted name of the experiment's module.
+        options: what `_parser` understood: preset, results, fresh.
+        words: the rest of the command line, which sets fields of the experiment's `Config`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        Refusal: if there is no such preset, or the words do not parse.
+    """
+    if options.preset not in PRESET_NAMES:
+        raise Refusal(_unknown("preset", options.preset, PRESET_NAMES))
+    # LAPACK's factorisations of matrices of a network's size are fastest on one thread. Read when numpy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from experiments import runner
+
+    experiment = runner.load_experiment(name)
+    config = parse_fields(experiment, options.preset, words)
+    return runner.fill(experiment, config, results=options.results, fresh=options.fresh)
+
+
+def parse_fields(experiment: ModuleType, preset: str, words: Sequence[str]) -> Any:
+    """Set fields of a preset from the command line.
+
+    Args:
+        experiment: the module.
+        preset: name of the preset, which supplies the fields that `words` leaves out.
+        words: options named after the fields, with their values.
+
+    Returns:
+        The experiment's `Config`.
+
+    Raises:
+        Refusal: if there is no such field, or a value does not fit it.
+        SystemExit: if the words ask for help, which is then printed: the docstring and the fields.
+    """
+    import tyro
+
+    config = experiment.PRESETS[preset]
+    program = f"{PROGRAM} {experiment.__name__.rpartition('.')[2]}"
+    description = f"{experiment.__doc__}\nDefaults are those of --preset {preset}; there are {_listed(PRESET_NAMES)}."
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            config, rest = tyro.cli(
+                type(config),
+                default=config,
+                args=words,
+                prog=program,
+                description=description,
+                return_unknown_args=True,
+            )
+    except SystemExit as exit_request:
+        if exit_request.code == 0:
+            raise
+        raise Refusal(_sentence(box.getvalue())) from None
+    if rest:
+        raise Refusal(_unknown("option", rest[0], [f"--{field.name.replace('_', '-')}" for field in fields(config)]))
+    return config
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} --list | NAME [--preset PRESET] [--results FOLDER] [--fresh] [--FIELD VALUE ...]",
+        description="Run one experiment; `NAME --help` shows what it asks, how long it takes, and its fields.",
+        add_help=False,  # NAME --help is the experiment's own
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="an experiment")
+    parser.add_argument("--list", action="store_true", help="list the experiments and their questions")
+    parser.add_argument("--preset", default="laptop", help="smoke (seconds), laptop (minutes) or paper (accelerator)")
+    parser.add_argument("--results", default="results", type=Path, metavar="FOLDER", help="where all results are kept")
+    parser.add_argument("--fresh", action="store_true", help="compute also the points that are there")
+    return parser
+
+
+def _sentence(box: str) -> str:
+    """Take tyro's sentence out of the box that it draws: the first text below the title, up to a rule."""
+    rows = [line.strip("│ ") for line in box.splitlines()[1:]]
+    sections = groupby(rows, key=lambda row: bool(row.strip("─-╰╯")))
+    return next((" ".join(section) for is_text, section in sections if is_text), box)
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    # Worded as in rnn_dynamics.discovery, whose import would load jax.
+    near = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown {kind} {name!r}: {hint}known are {_listed(known)}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

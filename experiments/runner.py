@@ -1,0 +1,280 @@
+"""Fill a grid of points: compute what is not on disk yet, one whole file after the other.
+
+    RESULTS/EXPERIMENT/SLUG-HASH8.nc      one point, with its sidecar SLUG-HASH8.json (see `rnn_dynamics.results`)
+    RESULTS/EXPERIMENT/runs/PRESET.json   the manifest of a finished run: its settings, and its points in grid order
+    RESULTS/EXPERIMENT/.lock              held by the one process that writes there; gone with it, however it ends
+
+The hash is of the point's fields and of nothing else. A run that is killed therefore goes on where it stopped, and a
+repeated one only verifies. The version of the code is recorded but not hashed: results made by another version are
+reused, and counted in the summary.
+"""
+
+import importlib
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import ModuleType, NoneType
+from typing import Any, get_type_hints
+
+import jax
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rnn_dynamics.results import (
+    CorruptResult,
+    Provenance,
+    code_version,
+    config_hash,
+    load,
+    prepare_folder,
+    read_provenance,
+    remove_partials,
+    save,
+    save_manifest,
+)
+
+SLUG_LENGTH = 120
+"""Longest legible part of a file name; file systems allow 255 bytes, and temporary names are longer than final ones."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        folder: the folder of the experiment.
+        paths: data files of the points, in the order of the grid.
+        computed: points that were not there before.
+        recomputed: points whose file was corrupt, or that were to be computed afresh.
+        reused: points that were there and whole.
+        foreign: those among the reused that another version of the code made.
+        seconds: duration of the whole run.
+    """
+
+    folder: Path
+    paths: list[Path]
+    computed: int
+    recomputed: int
+    reused: int
+    foreign: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Word the summary line."""
+        foreign = f" ({self.foreign} by another version of the code)" if self.foreign else ""
+        counts = f"{self.computed} computed, {self.reused} reused{foreign}, {self.recomputed} recomputed"
+        return f"{self.folder.name}: {counts} in {self.seconds:.1f} s, in {self.folder}"
+
+
+def run(
+    experiment: str | ModuleType, config: Any, *, results: Path = Path("results"), fresh: bool = False
+) -> list[Path]:
+    """Fill the grid of a configuration, and say where its points are.
+
+    Args:
+        experiment: name of a module in `experiments`, or the module.
+        config: the experiment's `Config`, one of its presets for example.
+        results: folder of all experiments' results.
+        fresh: compute also what is there.
+
+    Returns:
+        The data file of each point, in the order of the grid.
+    """
+    module = load_experiment(f"experiments.{experiment}") if isinstance(experiment, str) else experiment
+    return fill(module, config, results=results, fresh=fresh).paths
+
+
+def load_experiment(name: str) -> ModuleType:
+    """Import an experiment, by its dotted name, under the precision that it will run with."""
+    with numerics():
+        return importlib.import_module(name)
+
+
+@contextmanager
+def numerics() -> Iterator[None]:
+    """Compute in double precision, matrix products included: exponents are small differences of large sums."""
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        yield
+
+
+def fill(experiment: ModuleType, config: Any, *, results: Path, fresh: bool = False) -> Outcome:
+    """Compute the points of a grid that are not on disk, then record the run.
+
+    Waits while another process fills the same folder. Says on stderr which files were corrupt.
+
+    Args:
+        experiment: the module.
+        config: its `Config`.
+        results: folder of all experiments' results.
+        fresh: compute also what is there.
+
+    Returns:
+        What was done.
+
+    Raises:
+        UnwritableFolder: if the results cannot be written; nothing was computed then.
+        ValueError: if the grid is empty, or the library refuses a point.
+    """  # noqa: DOC502 - `prepare_folder` raises the first
+    start = time.monotonic()
+    name = experiment.__name__.rpartition(".")[2]
+    folder = results / name
+    prepare_folder(folder)
+    with numerics(), _sole_writer(folder):
+        remove_partials(folder)
+        # A dict, because overlapping tuples in a config give the same point twice.
+        points = {folder / f"{point_name(point)}.nc": _as_declared(point) for point in experiment.grid(config)}
+        if not points:
+            raise ValueError(f"the grid of {name} is empty: {config}")
+        there = [path for path in points if path.exists()]
+        made_by = {} if fresh else _reusable(there, points)
+        pending = {path: point for path, point in points.items() if path not in made_by}
+        _compute(experiment, name, pending)
+        for run_name in _run_names(experiment, config):
+            save_manifest(folder / "runs" / f"{run_name}.json", name, asdict(config), points)
+    recomputed = len(there) - len(made_by)
+    return Outcome(
+        folder=folder,
+        paths=list(points),
+        computed=len(pending) - recomputed,
+        recomputed=recomputed,
+        reused=len(made_by),
+        foreign=sum(made.code != code_version() for made in made_by.values()),
+        seconds=time.monotonic() - start,
+    )
+
+
+def point_name(point: Any) -> str:
+    """Name a point: its values, legible, and eight digits of the hash of its fields, which tell points apart.
+
+    Args:
+        point: a dataclass of scalars.
+
+    Returns:
+        The stem of its file names, e.g. "gru-tanh-gain1.5-seed0-1b2c3d4e".
+    """
+    settings = settings_of(point)
+    words = (value if isinstance(value, str) else f"{name}{value}" for name, value in settings.items())
+    slug = re.sub(r"[^\w.+-]+", "_", "-".join(words), flags=re.ASCII).lstrip(".")[:SLUG_LENGTH]
+    return f"{slug}-{config_hash(settings)[:8]}"
+
+
+def settings_of(point: Any) -> dict[str, Any]:
+    """List the fields of a point, in the form that is hashed and stored.
+
+    Args:
+        point: a dataclass of scalars.
+
+    Returns:
+        Field -> value, whole numbers in float fields as floats.
+
+    Raises:
+        ValueError: if a field holds anything but a number, a string, a bool or None.
+    """
+    settings = asdict(_as_declared(point))
+    for name, value in settings.items():
+        if not isinstance(value, bool | int | float | str | NoneType):
+            kind = type(value).__name__
+            raise ValueError(f"field {name!r} of {type(point).__name__} is a {kind}: points are made of plain scalars")
+    return settings
+
+
+def _as_declared(point: Any) -> Any:
+    # 1 and 1.0 are the same gain: they have to share a hash, and to reach the experiment as the same type.
+    floats = [name for name, kind in get_type_hints(type(point)).items() if kind is float]
+    return replace(point, **{name: float(getattr(point, name)) for name in floats if type(getattr(point, name)) is int})
+
+
+def _reusable(paths: list[Path], points: Mapping[Path, Any]) -> dict[Path, Provenance]:
+    """Verify files that are there; return what made the good ones, and name the others on stderr."""
+    made_by = {}
+    for path in paths:
+        try:
+            made_by[path] = _verified(path, points[path])
+        except CorruptResult as error:
+            print(f"{error}; computing it again", file=sys.stderr, flush=True)
+    return made_by
+
+
+def _verified(path: Path, point: Any) -> Provenance:
+    """Return what made a file.
+
+    Raises:
+        CorruptResult: if it is not whole, or holds another point than its name says.
+    """
+    made = read_provenance(load(path))
+    if config_hash(made.config) != config_hash(settings_of(point)):
+        raise CorruptResult(f"{path} holds another point than its name says")
+    return made
+
+
+def _compute(experiment: ModuleType, name: str, pending: Mapping[Path, Any]) -> None:
+    device = jax.devices()[0].device_kind
+    with _progress() as progress:
+        for path, point in progress.track(pending.items(), description=name):
+            start = time.monotonic()
+            provenance = Provenance(name, settings_of(point), device, code_version())
+            try:
+                dataset = experiment.run(point)
+                with _interrupt_held_back():
+                    save(path, dataset, provenance, seconds=time.monotonic() - start)
+            except ValueError as error:
+                error.add_note(f"at the point {path.stem}")
+                raise
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("time left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+        # Rich forgets after 30 s by default, and then cannot tell the time left where one point takes longer.
+        speed_estimate_period=24 * 3600.0,
+    )
+
+
+def _run_names(experiment: ModuleType, config: Any) -> list[str]:
+    presets = [name for name, preset in experiment.PRESETS.items() if preset == config]
+    return presets or [f"custom-{config_hash(asdict(config))[:8]}"]
+
+
+@contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    # The operating system drops the lock when its holder dies, so a kill leaves nothing to clear up by hand.
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another run that is writing in {folder}", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block, so that it never parts a data file from its sidecar."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C reaches only the main thread, and only there may its handler be changed
+        return
+    received = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        signal.raise_signal(signal.SIGINT)

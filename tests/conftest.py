@@ -1,0 +1,35 @@
+"""How every test runs: double precision, on the CPU, deterministic, with no silent broadcasting."""
+
+import os
+
+# Before numpy and jax are imported. Two BLAS threads are slower than one on the small matrices of these tests, and
+# subprocesses that a test starts inherit all of it.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# "strict" would be better, but optax (the bias correction of Adam: float ** int32) and flax (LayerNorm in float64)
+# break under it. Tests that use neither ask for the fixture `strict_dtypes`.
+jax.config.update("jax_numpy_dtype_promotion", "standard")
+
+hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("deterministic")
+
+
+@pytest.fixture
+def strict_dtypes():
+    """Refuse every implicit dtype promotion; for a whole module, `pytestmark = pytest.mark.usefixtures(...)`."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def allow_rank_promotion():
+    """Allow broadcasting over new leading axes, for code of others that relies on it."""
+    with jax.numpy_rank_promotion("allow"):
+        yield

@@ -1,0 +1,56 @@
+"""Small networks and independent oracles that several tests measure."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rnn_dynamics.cells import CELLS, ElmanCell, LSTMCell
+from rnn_dynamics.cells.initializers import gaussian
+from rnn_dynamics.dynamics import DrivenSystem, jacobian, trajectory
+
+zeros = jax.nn.initializers.zeros
+
+
+def elman(hidden=8, features=1, gain=2.0, seed=0, dtype=jnp.float64, **options):
+    """A tanh network in the chaotic phase."""
+    return ElmanCell(
+        features, hidden, recurrent_kernel_init=gaussian(gain), param_dtype=dtype, rngs=nnx.Rngs(seed), **options
+    )
+
+
+def lstm(hidden=8, features=1, gain=5.0, seed=0, dtype=jnp.float64, **options):
+    return LSTMCell(
+        features, hidden, recurrent_kernel_init=gaussian(gain), param_dtype=dtype, rngs=nnx.Rngs(seed), **options
+    )
+
+
+def any_cell(name, hidden=6, features=2, gain=1.5, seed=0, dtype=jnp.float64):
+    return CELLS[name](
+        features,
+        hidden,
+        recurrent_kernel_init=gaussian(gain),
+        bias_init=jax.nn.initializers.normal(0.3),
+        param_dtype=dtype,
+        rngs=nnx.Rngs(seed),
+    )
+
+
+def noise(steps, features=1, scale=0.5, seed=1):
+    return scale * jax.random.normal(jax.random.key(seed), (steps, features), jnp.float64)
+
+
+def linear_system(matrix):
+    """s -> W s, undriven."""
+    matrix = jnp.asarray(matrix)
+    return DrivenSystem.from_step(_linear_step, matrix, jnp.ones(matrix.shape[0], matrix.dtype))
+
+
+def _linear_step(matrix, carry, inputs_t):
+    return matrix @ carry
+
+
+def dense_jacobians(system, inputs):
+    """J_1 ... J_T as matrices [T, N, N], by forward differentiation along the trajectory."""
+    states = jnp.concatenate([system.initial_state[None], trajectory(system, inputs)[:-1]])
+    return np.asarray(jax.vmap(lambda state, x: jacobian(system, state, x))(states, inputs))

@@ -1,0 +1,97 @@
+"""Gradient norms against the lag: against jax.grad, dense products, closed forms; and the tests' own loss gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from networks import any_cell, dense_jacobians, elman, linear_system, noise
+
+from rnn_dynamics.cells import CELLS, ElmanCell
+from rnn_dynamics.cells.initializers import orthogonal
+from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_against_dense_products(name):
+    system, inputs = DrivenSystem.from_cell(any_cell(name)), noise(13, 2)
+    result = gradient_norm_by_lag(system, inputs, max_lag=4, transient=1)
+    jacobians = dense_jacobians(system, inputs)
+    expected = []
+    for end in (5, 9, 13):
+        products = [np.eye(system.state_size)]
+        for lag in range(1, 5):
+            products.append(products[-1] @ jacobians[end - lag])
+        expected.append([np.log(np.linalg.norm(product) / np.sqrt(system.state_size)) for product in products])
+    np.testing.assert_allclose(result.samples, expected, atol=1e-11)
+    np.testing.assert_allclose(result.log_norm, np.mean(expected, axis=0), atol=1e-11)
+    np.testing.assert_allclose(result.standard_error, np.std(expected, axis=0, ddof=1) / np.sqrt(3), atol=1e-11)
+
+
+def test_spectral_norm_is_the_first_singular_value():
+    system, inputs = DrivenSystem.from_cell(elman()), noise(60)
+    by_lag = gradient_norm_by_lag(system, inputs, max_lag=60, norm="spectral")
+    product = jacobian_product(system, inputs, horizons=60)
+    assert float(by_lag.log_norm[-1]) == pytest.approx(float(product.log_norm[0]), abs=1e-10)
+
+
+@pytest.mark.parametrize("gain", [0.9, 0.5])
+def test_reach_of_a_linear_orthogonal_network(gain):
+    cell = ElmanCell(
+        1, 5, activation="identity", recurrent_kernel_init=orthogonal(gain), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
+    )
+    result = gradient_norm_by_lag(DrivenSystem.from_cell(cell), noise(100), max_lag=50)
+    np.testing.assert_allclose(result.log_norm, np.log(gain) * np.arange(51), atol=1e-11)
+    assert float(result.reach) == pytest.approx(-1 / np.log(gain), abs=1e-9)
+
+
+def test_a_gradient_that_grows_reaches_for_ever():
+    result = gradient_norm_by_lag(linear_system(1.1 * np.eye(3)), steps=40, max_lag=20)
+    assert np.isinf(result.reach)
+    assert np.isnan(result.reach_standard_error)
+
+
+def test_nothing_underflows():
+    """0.5^4000 is 0 in float64; its logarithm is not."""
+    result = gradient_norm_by_lag(linear_system(0.5 * np.eye(2)), steps=4000, max_lag=4000)
+    assert float(result.log_norm[-1]) == pytest.approx(4000 * np.log(0.5), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_loss_gradient_obeys_the_bound_of_the_product(name):
+    """||dL/ds_0|| <= sigma_1 ||dL/ds_T||."""
+    system, inputs = DrivenSystem.from_cell(any_cell(name)), noise(12, 2)
+
+    def final_state(state):
+        for x in inputs:
+            state = system.step(state, x)
+        return state
+
+    last, pull = jax.vjp(final_state, system.initial_state)
+    at_end = jax.grad(lambda state: jnp.sum(jnp.sin(state)))(last)
+    at_start = pull(at_end)[0]
+    log_norm = jacobian_product(system, inputs, horizons=12).log_norm[0]
+    assert jnp.linalg.norm(at_start) <= jnp.exp(log_norm) * jnp.linalg.norm(at_end) * (1 + 1e-12)
+
+
+def test_ensemble_under_jit():
+    systems = [DrivenSystem.from_cell(any_cell("GRUCell", seed=seed)) for seed in range(2)]
+    inputs = noise(20, 2)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
+    together = jax.jit(jax.vmap(lambda system: gradient_norm_by_lag(system, inputs, max_lag=10)))(stacked)
+    for system, log_norm in zip(systems, together.log_norm, strict=True):
+        np.testing.assert_allclose(log_norm, gradient_norm_by_lag(system, inputs, max_lag=10).log_norm, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"max_lag": 0}, "max_lag must be between 1 and the 10 steps"),
+        ({"max_lag": 11}, "max_lag must be between 1 and the 10 steps"),
+        ({"max_lag": 8, "transient": 3}, "max_lag must be between 1 and the 7 steps"),
+        ({"max_lag": 5, "norm": "nuclear"}, "norm must be one of frobenius, spectral, got 'nuclear'"),
+    ],
+)
+def test_bad_input_gets_one_sentence(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        gradient_norm_by_lag(DrivenSystem.from_cell(elman()), noise(10), **options)

@@ -1,0 +1,146 @@
+"""Finite-time singular values against high precision, dense algebra, closed forms, and the adjoint direction."""
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from flax import nnx
+from networks import any_cell, dense_jacobians, elman, linear_system, lstm, noise
+
+from rnn_dynamics.cells import CELLS, ElmanCell
+from rnn_dynamics.cells.initializers import gaussian, orthogonal
+from rnn_dynamics.dynamics import DrivenSystem, jacobian_product
+from rnn_dynamics.dynamics.graded import GradedTriangle
+
+
+def log_singular_values_by_mpmath(jacobians, digits):
+    with mpmath.workdps(digits):
+        product = mpmath.eye(jacobians.shape[1])
+        for matrix in jacobians:
+            product = mpmath.matrix(matrix.tolist()) * product
+        values = mpmath.svd_r(product, compute_uv=False)
+        return np.sort([float(mpmath.log(value)) for value in values])[::-1]
+
+
+@pytest.mark.parametrize(("make", "hidden", "gain"), [(elman, 8, 2.5), (lstm, 4, 5.0)])
+def test_against_high_precision(make, hidden, gain):
+    """N = 8, T = 2000, chaotic: the values span thousands of nats, and each is good to 1e-6 and far better."""
+    system = DrivenSystem.from_cell(make(hidden=hidden, gain=gain, seed=3))
+    inputs = noise(2000, scale=0.1)
+    ours = np.asarray(jacobian_product(system, inputs, horizons=2000).log_singular_values[0])
+    span = ours[0] - ours[-1]
+    assert span > 2000
+    exact = log_singular_values_by_mpmath(dense_jacobians(system, inputs), digits=int(span / np.log(10)) + 100)
+    np.testing.assert_allclose(ours, exact, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_short_horizons_against_dense_algebra(name):
+    system, inputs = DrivenSystem.from_cell(any_cell(name)), noise(10, 2)
+    result = jacobian_product(system, inputs, horizons=[1, 2, 3])
+    jacobians = dense_jacobians(system, inputs)
+    for number, horizon in enumerate([1, 2, 3]):
+        product = np.linalg.multi_dot([*jacobians[:horizon][::-1], np.eye(system.state_size)])
+        expected = np.linalg.svd(product, compute_uv=False)
+        resolved = expected > 1e-10 * expected[0]  # dense algebra knows no more
+        np.testing.assert_allclose(
+            np.exp(result.log_singular_values[number])[resolved], expected[resolved], rtol=1e-5, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_singular_values_of_the_product_are_those_of_the_adjoint_chain(name):
+    """Duality: pushing tangents forward and pulling cotangents back are transposes of one another."""
+    system, inputs = DrivenSystem.from_cell(any_cell(name)), noise(6, 2)
+
+    def final_state(state):
+        for x in inputs:
+            state = system.step(state, x)
+        return state
+
+    _, pull = jax.vjp(final_state, system.initial_state)
+    adjoint = jax.vmap(lambda cotangent: pull(cotangent)[0])(jnp.eye(system.state_size))
+    expected = np.linalg.svd(adjoint, compute_uv=False)
+    ours = np.exp(jacobian_product(system, inputs, horizons=6).log_singular_values[0])
+    np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-12 * expected[0])
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.0, 1.7])
+def test_linear_orthogonal_network_at_every_horizon(gain):
+    cell = ElmanCell(
+        1, 9, activation="identity", recurrent_kernel_init=orthogonal(gain), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
+    )
+    horizons = [1, 2, 10, 100, 5000]
+    result = jacobian_product(DrivenSystem.from_cell(cell), steps=5000, horizons=horizons)
+    expected = np.array(horizons)[:, None] * np.log(gain) * np.ones(9)
+    np.testing.assert_allclose(result.log_singular_values, expected, rtol=1e-12, atol=1e-11)
+
+
+def test_transient_growth_of_a_non_normal_matrix():
+    """Eigenvalues 0.9 and 0.8 say decay; singular values at finite horizons first grow."""
+    matrix = np.array([[0.9, 5.0], [0.0, 0.8]])
+    horizons = [1, 2, 5, 20]
+    result = jacobian_product(linear_system(matrix), horizons=horizons)
+    for number, horizon in enumerate(horizons):
+        expected = np.linalg.svd(np.linalg.matrix_power(matrix, horizon), compute_uv=False)
+        np.testing.assert_allclose(np.exp(result.log_singular_values[number]), expected, rtol=1e-9)
+    assert result.log_norm[0] > 1
+
+
+def test_adverse_order_of_growth():
+    """A start frame along the axes would have the slow direction first; the answer must not care."""
+    matrix = np.diag([1e-3, 1.0, 1e3])
+    result = jacobian_product(linear_system(matrix), horizons=1000)
+    np.testing.assert_allclose(
+        result.log_singular_values[0], 1000 * np.log([1e3, 1.0, 1e-3]), rtol=1e-12, atol=1e-9
+    )
+
+
+def test_exactly_singular_directions_are_minus_infinity():
+    cell = ElmanCell(
+        1, 8, activation="relu", recurrent_kernel_init=gaussian(1.4), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
+    )
+    system, inputs = DrivenSystem.from_cell(cell), noise(3)
+    values = jacobian_product(system, inputs, horizons=[1, 3]).log_singular_values
+    jacobians = dense_jacobians(system, inputs)
+    for ours, product in zip(values, [jacobians[0], jacobians[2] @ jacobians[1] @ jacobians[0]], strict=True):
+        assert np.sum(np.isfinite(ours)) == np.linalg.matrix_rank(product)
+    assert np.isneginf(values[-1, -1])
+
+
+def test_close_values_are_told_apart():
+    """Nearly equal singular values, where repeated QR sweeps would converge for ever."""
+    random = np.random.default_rng(0)
+    left, right = (np.linalg.qr(random.normal(size=(6, 6)))[0] for _ in range(2))
+    expected = np.array([1.0, 1 - 1e-7, 1 - 2e-7, 0.5, 0.5, 1e-8])
+    triangle = np.linalg.qr(left @ np.diag(expected) @ right)[1]
+    triangle *= np.sign(np.diag(triangle))[:, None]
+    product = GradedTriangle.identity(6, jnp.float64).multiplied_by(jnp.asarray(triangle))
+    np.testing.assert_allclose(np.exp(product.log_singular_values()), expected, rtol=1e-7)
+
+
+def test_ensemble_under_jit_and_leading_values():
+    systems = [DrivenSystem.from_cell(any_cell("LSTMCell", seed=seed)) for seed in range(2)]
+    inputs = noise(20, 2)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
+    measure = jax.jit(jax.vmap(lambda system: jacobian_product(system, inputs, horizons=[3, 20], k=4)))
+    for system, ours in zip(systems, measure(stacked).log_singular_values, strict=True):
+        alone = jacobian_product(system, inputs, horizons=[3, 20])
+        np.testing.assert_allclose(ours, alone.log_singular_values[:, :4], atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"horizons": 0}, "horizons must be whole numbers >= 1, got 0"),
+        ({"horizons": [0.5, 2]}, r"horizons must be whole numbers >= 1, got \[0.5, 2\]"),
+        ({"horizons": [5, 3]}, r"horizons must increase, got \[5, 3\]"),
+        ({"horizons": 11}, "transient 0 . horizon 11 > 10 steps"),
+        ({"horizons": 6, "transient": 5}, "transient 5 . horizon 6 > 10 steps"),
+        ({"horizons": 6, "k": 9}, "k must be between 1 and the state size 8, got 9"),
+    ],
+)
+def test_bad_input_gets_one_sentence(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        jacobian_product(DrivenSystem.from_cell(elman()), noise(10), **options)

@@ -1,0 +1,373 @@
+"""Lyapunov spectra against closed forms, published values, determinants and other implementations of the same network."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from networks import any_cell, dense_jacobians, elman, linear_system, lstm, noise, zeros
+from scipy.special import digamma
+
+from rnn_dynamics.cells import CELLS, ElmanCell, LSTMCell
+from rnn_dynamics.cells.activations import ACTIVATIONS
+from rnn_dynamics.cells.initializers import gaussian, identity, orthogonal
+from rnn_dynamics.dynamics import DrivenSystem, jacobian_product, lyapunov_spectrum, trajectory
+
+
+def ginibre_step(scale, carry, inputs_t):
+    size = carry.shape[0]
+    return scale * inputs_t.reshape(size, size) @ carry
+
+
+def ginibre_spectrum(size, steps, **options):
+    """Product of matrices with independent N(0, 1/N) entries, drawn anew at each step by a function of the step."""
+    key = jax.random.key(7)
+
+    def inputs(t):
+        return jax.random.normal(jax.random.fold_in(key, t), (size * size,), jnp.float64)
+
+    system = DrivenSystem.from_step(ginibre_step, jnp.float64(size**-0.5), jnp.ones(size))
+    return lyapunov_spectrum(system, inputs, steps=steps, **options)
+
+
+def newman(size):
+    """Newman, Commun. Math. Phys. 103 (1986): exponents of products of real Gaussian matrices, variance 1/N."""
+    i = np.arange(1, size + 1)
+    return 0.5 * (np.log(2 / size) + digamma((size - i + 1) / 2))
+
+
+@pytest.mark.parametrize(("size", "first", "last"), [(2, -0.28860783, -0.98175501), (3, -0.18448757, -1.18448757)])
+def test_gaussian_products_have_newmans_exponents(size, first, last):
+    result = ginibre_spectrum(size, 40_000)
+    np.testing.assert_allclose(newman(size)[[0, -1]], [first, last], atol=1e-8)
+    # The state itself decays and says nothing here; each step's growth is independent, so errors are Gaussian.
+    deviations = (result.exponents - newman(size)) / result.standard_error
+    assert np.all(np.abs(deviations) < 4)
+    assert np.all(result.standard_error < 0.01)
+
+
+def test_gaussian_products_have_newmans_mean_at_n_100():
+    result = ginibre_spectrum(100, 2000)
+    assert np.mean(newman(100)) == pytest.approx(-0.51219304, abs=1e-8)
+    mean_error = np.std(np.mean(result.batch_means, axis=1), ddof=1) / np.sqrt(result.batch_means.shape[0])
+    assert abs(np.mean(result.exponents) - np.mean(newman(100))) < 4 * mean_error
+    assert mean_error < 5e-4
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.0, 1.7])
+def test_linear_orthogonal_network_grows_by_its_gain(gain):
+    cell = ElmanCell(
+        1, 12, activation="identity", recurrent_kernel_init=orthogonal(gain), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
+    )
+    result = lyapunov_spectrum(DrivenSystem.from_cell(cell), noise(300))
+    np.testing.assert_allclose(result.exponents, np.log(gain), atol=1e-14)
+    np.testing.assert_allclose(result.standard_error, 0, atol=1e-14)
+
+
+def test_linear_network_has_the_logarithms_of_its_eigenvalues():
+    matrix = np.random.default_rng(0).normal(size=(6, 6)) / np.sqrt(6)
+    expected = np.sort(np.log(np.abs(np.linalg.eigvals(matrix))))[::-1]
+    result = lyapunov_spectrum(linear_system(matrix), steps=20_000, tangent_transient=500)
+    # Complex pairs make the finite-time value oscillate with amplitude O(1/T).
+    np.testing.assert_allclose(result.exponents, expected, atol=5e-4)
+    assert result.log_det_residual < 1e-12
+
+
+def leaky_step(params, carry, inputs_t):
+    weights, leak = params
+    return (1 - leak) * carry + leak * weights @ carry
+
+
+def test_leaky_linear_network():
+    leak = 0.2
+    matrix = np.diag([1.5, 0.9, -0.5]) + np.triu(np.ones((3, 3)), 1)
+    system = DrivenSystem.from_step(leaky_step, (jnp.asarray(matrix), jnp.float64(leak)), jnp.ones(3))
+    expected = np.sort(np.log(np.abs(1 - leak + leak * np.diag(matrix))))[::-1] / leak  # nats per time constant
+    result = lyapunov_spectrum(system, steps=1200, tangent_transient=800)
+    np.testing.assert_allclose(result.exponents / leak, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_exponents_sum_to_the_mean_log_determinant(name):
+    system = DrivenSystem.from_cell(any_cell(name))
+    inputs = noise(300, 2)
+    result = lyapunov_spectrum(system, inputs)
+    log_dets = np.linalg.slogdet(dense_jacobians(system, inputs))[1]
+    assert float(jnp.sum(result.exponents)) == pytest.approx(np.mean(log_dets), abs=1e-12)
+    assert result.log_det_residual < 1e-12
+    assert result.first_nonfinite_step == -1
+
+
+def test_mean_exponent_of_a_tanh_network():
+    cell = elman(hidden=10)
+    system, inputs = DrivenSystem.from_cell(cell), noise(200)
+    states = trajectory(system, inputs)
+    slopes = 1 - states**2
+    expected = jnp.mean(jnp.log(slopes)) + jnp.linalg.slogdet(cell.recurrent_kernel[...])[1] / 10
+    assert float(jnp.mean(lyapunov_spectrum(system, inputs).exponents)) == pytest.approx(float(expected), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("forget_bias", "expected"), [(0.0, -0.69314718), (1.0, -0.31326169), (np.log(99.0), np.log(1 - 1 / 100))]
+)
+def test_lstm_without_weights_forgets_at_its_forget_gate(forget_bias, expected):
+    cell = LSTMCell(
+        1,
+        5,
+        forget_bias=forget_bias,
+        kernel_init=zeros,
+        recurrent_kernel_init=zeros,
+        param_dtype=jnp.float64,
+        rngs=nnx.Rngs(0),
+    )
+    result = lyapunov_spectrum(DrivenSystem.from_cell(cell), noise(50), tangent_transient=1)
+    np.testing.assert_allclose(result.exponents[:5], -np.log1p(np.exp(-forget_bias)), atol=1e-14)
+    np.testing.assert_allclose(result.exponents[:5], expected, atol=1e-8)
+    assert np.all(np.isneginf(result.exponents[5:]))
+    assert result.log_det_residual == 0
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name not in {"gelu"}])
+def test_gradients_vanish_below_pascanus_sufficient_bound(name):
+    """||W||_2 < 1/sup|phi'| implies ||J_T ... J_1|| <= (||W||_2 sup|phi'|)^T (Pascanu, Mikolov and Bengio 2013)."""
+    ratio = 0.98
+    cell = ElmanCell(
+        1,
+        8,
+        activation=name,
+        recurrent_kernel_init=orthogonal(ratio / ACTIVATIONS[name].max_slope),
+        param_dtype=jnp.float64,
+        rngs=nnx.Rngs(0),
+    )
+    system, inputs = DrivenSystem.from_cell(cell), noise(200)
+    bound = np.log(ratio)
+    assert lyapunov_spectrum(system, inputs, k=1).exponents[0] <= bound + 1e-12
+    product = jacobian_product(system, inputs, horizons=[1, 10, 200])
+    assert np.all(product.log_norm <= product.horizons * bound + 1e-10)
+
+
+def logistic_step(rate, carry, inputs_t):
+    return rate * carry * (1 - carry)
+
+
+def henon_step(params, carry, inputs_t):
+    a, b = params
+    x, y = carry
+    return jnp.stack([1 - a * x**2 + y, b * x])
+
+
+def test_logistic_map_at_4():
+    system = DrivenSystem.from_step(logistic_step, jnp.float64(4.0), jnp.array([0.3]))
+    result = lyapunov_spectrum(system, steps=100_000, transient=100)
+    assert abs(float(result.exponents[0]) - np.log(2)) < 4 * float(result.standard_error[0])
+    assert result.standard_error[0] < 1e-3
+
+
+def test_henon_map():
+    system = DrivenSystem.from_step(henon_step, (jnp.float64(1.4), jnp.float64(0.3)), jnp.array([0.1, 0.1]))
+    result = lyapunov_spectrum(system, steps=100_000, transient=100, tangent_transient=100)
+    assert float(jnp.sum(result.exponents)) == pytest.approx(np.log(0.3), abs=1e-12)
+    assert abs(float(result.exponents[0]) - 0.4192) < 4 * float(result.standard_error[0]) + 1e-4  # 4 published digits
+
+
+def flax_lstm_with_weights_of(cell):
+    """Flax's OptimizedLSTMCell keeps its gates in the order i, f, g, o as we do, and one bias."""
+    theirs = nnx.OptimizedLSTMCell(cell.in_features, cell.hidden_features, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    theirs.dense_i.kernel[...] = cell.kernel[...]
+    theirs.dense_h.kernel[...] = cell.recurrent_kernel[...]
+    theirs.dense_h.bias[...] = cell.bias[...]
+    return theirs
+
+
+def plain_lstm_step(params, carry, x):
+    kernel, recurrent_kernel, bias = params
+    c, h = carry
+    i, f, g, o = jnp.split(x @ kernel + h @ recurrent_kernel + bias, 4)
+    c = c / (1 + jnp.exp(-f)) + jnp.tanh(g) / (1 + jnp.exp(-i))
+    return c, jnp.tanh(c) / (1 + jnp.exp(-o))
+
+
+def test_flax_lstm_and_a_hand_written_one_have_our_spectrum():
+    cell, inputs = lstm(hidden=6, gain=2.0), noise(400)
+    params = (cell.kernel[...], cell.recurrent_kernel[...], cell.bias[...])
+    systems = [
+        DrivenSystem.from_cell(cell),
+        DrivenSystem.from_cell(flax_lstm_with_weights_of(cell)),
+        DrivenSystem.from_step(plain_lstm_step, params, (jnp.zeros(6), jnp.zeros(6))),
+    ]
+    ours, flax, plain = [lyapunov_spectrum(system, inputs).exponents for system in systems]
+    assert ours.shape == (12,)  # the cell state counts: N = 2H
+    np.testing.assert_allclose(flax, ours, rtol=1e-9)
+    np.testing.assert_allclose(plain, ours, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_leading_exponents_are_those_of_the_full_spectrum(name):
+    """The first k columns of a QR do not depend on the others; the start frames differ, so compare after alignment."""
+    system, inputs = DrivenSystem.from_cell(any_cell(name)), noise(4000, 2)
+    full = lyapunov_spectrum(system, inputs, tangent_transient=1500)
+    leading = lyapunov_spectrum(system, inputs, tangent_transient=1500, k=2)
+    # What is left of the start frames is bounded: an error O(1/T).
+    np.testing.assert_allclose(leading.exponents, full.exponents[:2], atol=2e-3)
+    assert jnp.isnan(leading.log_det_residual)
+
+
+@pytest.mark.parametrize("qr_every", [2, 3])
+def test_rarer_orthonormalisation_changes_nothing_while_it_is_safe(qr_every):
+    system, inputs = DrivenSystem.from_cell(elman(gain=1.5)), noise(1001)
+    every_step = lyapunov_spectrum(system, inputs)
+    np.testing.assert_allclose(
+        lyapunov_spectrum(system, inputs, qr_every=qr_every).exponents, every_step.exponents, atol=1e-9
+    )
+
+
+def test_unsafe_orthonormalisation_is_told_by_the_determinants():
+    system, inputs = DrivenSystem.from_cell(elman(hidden=16)), noise(400)
+    result = lyapunov_spectrum(system, inputs, qr_every=25)
+    assert result.log_det_residual > 0.1
+
+
+def test_relu_network_has_minus_infinity_where_its_jacobian_is_singular():
+    cell = ElmanCell(
+        1, 8, activation="relu", recurrent_kernel_init=gaussian(1.4), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
+    )
+    system, inputs = DrivenSystem.from_cell(cell), noise(500)
+    ranks = np.linalg.matrix_rank(dense_jacobians(system, inputs))
+    finite = np.isfinite(lyapunov_spectrum(system, inputs).exponents)
+    assert ranks.min() < 8
+    assert finite.sum() <= ranks.min()
+
+
+def test_float32_agrees_with_float64():
+    """A stable network: the trajectories stay together, so the exponents agree to float32's rounding."""
+    double = elman(gain=0.8)
+    system, inputs = DrivenSystem.from_cell(double), noise(2000)
+    single = DrivenSystem.from_cell(double, dtype=jnp.float32)
+    result = lyapunov_spectrum(single, inputs, tangent_transient=1000)  # the start frames differ with the dtype
+    assert result.exponents.dtype == jnp.float32
+    expected = lyapunov_spectrum(system, inputs, tangent_transient=1000).exponents
+    np.testing.assert_allclose(result.exponents, expected, atol=3e-6)
+
+
+def stacked(systems):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_ensemble_by_vmap_under_jit_equals_one_by_one(name):
+    systems = [DrivenSystem.from_cell(any_cell(name, seed=seed)) for seed in range(3)]
+    inputs = noise(100, 2)
+    measure = jax.jit(jax.vmap(lambda system: lyapunov_spectrum(system, inputs, qr_every=2)))
+    together = measure(stacked(systems))
+    for number, system in enumerate(systems):
+        alone = lyapunov_spectrum(system, inputs, qr_every=2)
+        np.testing.assert_allclose(together.exponents[number], alone.exponents, atol=1e-10)
+        np.testing.assert_allclose(together.standard_error[number], alone.standard_error, atol=1e-10)
+
+
+def test_gain_can_be_swept_by_vmap():
+    def spectrum(gain):
+        cell = ElmanCell(
+            1, 6, recurrent_kernel_init=gaussian(gain), param_dtype=jnp.float64, rngs=nnx.Rngs(jax.random.key(0))
+        )
+        return lyapunov_spectrum(DrivenSystem.from_cell(cell), noise(50)).exponents
+
+    gains = jnp.array([0.5, 1.5])
+    swept = jax.vmap(spectrum)(gains)
+    for gain, exponents in zip(gains, swept, strict=True):
+        np.testing.assert_allclose(exponents, spectrum(gain), atol=1e-10)
+
+
+def test_batch_of_sequences_by_vmap():
+    system = DrivenSystem.from_cell(elman())
+    sequences = jnp.stack([noise(60, seed=seed) for seed in (1, 2)])
+    together = jax.vmap(lambda inputs: lyapunov_spectrum(system, inputs).exponents)(sequences)
+    np.testing.assert_allclose(together[1], lyapunov_spectrum(system, sequences[1]).exponents, atol=1e-12)
+
+
+def test_differentiable_through_the_qr():
+    """d lambda_1 / d gain of a linear orthogonal network is 1 / gain."""
+
+    def largest(gain):
+        system = linear_system(gain * jax.random.orthogonal(jax.random.key(0), 5, dtype=jnp.float64))
+        return lyapunov_spectrum(system, steps=20, k=2).exponents[0]
+
+    assert float(jax.grad(largest)(jnp.float64(1.3))) == pytest.approx(1 / 1.3, abs=1e-10)
+
+
+def exploding_step(rate, carry, inputs_t):
+    return rate * carry**3
+
+
+def test_nonfinite_state_is_recorded_with_its_step():
+    system = DrivenSystem.from_step(exploding_step, jnp.float64(1.0), jnp.array([10.0, 1.0]))
+    result = lyapunov_spectrum(system, steps=50)
+    states = trajectory(system, steps=50)
+    assert int(result.first_nonfinite_step) == int(np.argmax(~np.isfinite(states).all(axis=1))) > 0
+    assert not np.any(np.isfinite(result.exponents))
+
+
+def test_transients_are_left_out():
+    system, inputs = DrivenSystem.from_cell(elman()), noise(150)
+    late = dataclasses.replace(system, initial_state=trajectory(system, inputs[:50])[-1])
+    np.testing.assert_allclose(
+        lyapunov_spectrum(system, inputs, transient=50).exponents,
+        lyapunov_spectrum(late, inputs[50:]).exponents,
+        atol=1e-12,
+    )
+
+
+def test_batch_means_average_to_the_exponents_and_give_the_interval():
+    result = lyapunov_spectrum(DrivenSystem.from_cell(elman()), noise(320))
+    assert result.batch_means.shape == (32, 8)
+    np.testing.assert_allclose(np.mean(result.batch_means, axis=0), result.exponents, atol=1e-12)
+    np.testing.assert_allclose(
+        np.std(result.batch_means, axis=0, ddof=1) / np.sqrt(32), result.standard_error, atol=1e-12
+    )
+    low, high = result.interval(0.95)
+    np.testing.assert_allclose((high - low) / 2 / result.standard_error, 2.039513, atol=1e-6)  # t, 31 degrees
+
+
+def test_undriven_cell_gets_zero_inputs():
+    cell = elman()
+    np.testing.assert_allclose(
+        lyapunov_spectrum(DrivenSystem.from_cell(cell, jnp.full(8, 0.3)), steps=40).exponents,
+        lyapunov_spectrum(DrivenSystem.from_cell(cell, jnp.full(8, 0.3)), jnp.zeros((40, 1))).exponents,
+        atol=1e-12,
+    )
+
+
+def test_identity_network_is_exactly_neutral():
+    cell = ElmanCell(
+        1, 7, activation="identity", recurrent_kernel_init=identity(), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
+    )
+    np.testing.assert_allclose(lyapunov_spectrum(DrivenSystem.from_cell(cell), noise(50)).exponents, 0, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "sentence"),
+    [
+        (noise(10)[:, 0], {}, r"inputs must have shape \[time, feature\], got \(10,\)"),
+        (noise(10, 3), {}, "inputs must have 1 features, got 3"),
+        (noise(10), {"k": 9}, "k must be between 1 and the state size 8, got 9"),
+        (noise(10), {"k": 0}, "k must be between 1 and the state size 8, got 0"),
+        (noise(10), {"qr_every": 0}, "qr_every must be >= 1, got 0"),
+        (noise(10), {"transient": 6, "tangent_transient": 4}, "must leave a step to measure: got 6 . 4 of 10"),
+        (noise(10), {"transient": -1}, "must be >= 0, got -1"),
+        (noise(10), {"steps": 11}, "steps must be between 1 and the 10 steps of the inputs, got 11"),
+        (None, {}, "steps must be given when inputs is None"),
+        (None, {"steps": 0}, "steps must be a whole number >= 1, got 0"),
+    ],
+)
+def test_bad_input_gets_one_sentence(inputs, options, sentence):
+    with pytest.raises(ValueError, match=sentence) as failure:
+        lyapunov_spectrum(DrivenSystem.from_cell(elman()), inputs, **options)
+    assert "\n" not in str(failure.value)
+
+
+def test_a_stacked_system_is_told_to_use_vmap():
+    systems = stacked([DrivenSystem.from_cell(elman(seed=seed)) for seed in range(2)])
+    with pytest.raises(ValueError, match=r"measure an ensemble with jax\.vmap"):
+        lyapunov_spectrum(systems, noise(10))
