@@ -29,6 +29,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,6 +129,21 @@ def canonical_json(content: Any) -> str:
 def config_hash(config: Mapping[str, Any]) -> str:
     """Hash settings: sha256, in hexadecimal, of their canonical JSON."""
     return hashlib.sha256(canonical_json(config).encode()).hexdigest()
+
+
+def labelled(dims: str | tuple[str, ...], values: Any, units: str, long_name: str) -> xr.Variable:
+    """Make a variable as results have to hold it.
+
+    Args:
+        dims: names of its axes; () for a number.
+        values: array-like.
+        units: as on an axis label; "1" for pure numbers.
+        long_name: what it is, as on an axis label.
+
+    Returns:
+        The variable.
+    """
+    return xr.Variable(dims, np.asarray(values), {"units": units, "long_name": long_name})
 
 
 def save(path: Path, dataset: xr.Dataset, provenance: Provenance, *, seconds: float | None = None) -> None:
@@ -291,6 +307,20 @@ def prepare_folder(folder: Path) -> None:
         raise UnwritableFolder(f"cannot write in {folder}: {_reason(error)}") from error
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that is either there in full or not at all.
+
+    Args:
+        path: the file; its folder is made if missing.
+        text: what goes into it, as UTF-8.
+
+    Raises:
+        UnwritableFolder: if it cannot be written.
+    """  # noqa: DOC502 - `_taking_name` raises
+    with _taking_name(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def remove_partials(folder: Path) -> None:
     """Remove what killed runs left half written; only for whoever holds the folder's lock."""
     for partial in folder.rglob(f".*{PARTIAL_SUFFIX}"):
@@ -324,8 +354,7 @@ def _reason(error: OSError) -> str:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with _taking_name(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def _git(*arguments: str) -> str:

@@ -76,7 +76,9 @@ class Task(Protocol):
     input_features: int | None
     vocabulary_size: int | None
 
-    def batches(self, split: str, batch_size: int, *, seed: int | None = None, epochs: int | None = 1) -> Iterator[Batch]:
+    def batches(
+        self, split: str, batch_size: int, *, seed: int | None = None, epochs: int | None = 1
+    ) -> Iterator[Batch]:
         """Yield batches; shuffled by `seed` (None keeps the order), `epochs=None` never ends."""
         ...
 

@@ -63,7 +63,9 @@ def test_one_step_is_the_papers(name):
     carry, inputs = random_carry(cell), noise(3, 2)
     ours, _ = cell(carry, inputs)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), ours, BY_HAND[name](cell, jax.tree.map(np.asarray, carry), np.asarray(inputs))
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14),
+        ours,
+        BY_HAND[name](cell, jax.tree.map(np.asarray, carry), np.asarray(inputs)),
     )
 
 
@@ -174,7 +176,9 @@ def test_forget_and_update_bias_are_added_where_they_belong():
     assert np.split(np.asarray(lstm(forget_bias=2.0).bias[...]), 4)[1].tolist() == [2.0] * 8
     assert np.sum(lstm(forget_bias=2.0).bias[...]) == 16
     per_unit = np.arange(8.0)
-    np.testing.assert_array_equal(np.split(np.asarray(lstm(forget_bias=jnp.asarray(per_unit)).bias[...]), 4)[1], per_unit)
+    np.testing.assert_array_equal(
+        np.split(np.asarray(lstm(forget_bias=jnp.asarray(per_unit)).bias[...]), 4)[1], per_unit
+    )
     gru = GRUCell(1, 4, update_bias=-1.0, rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(gru.bias[...], [0] * 4 + [-1] * 4 + [0] * 4)
 

@@ -92,9 +92,7 @@ def test_adverse_order_of_growth():
     """A start frame along the axes would have the slow direction first; the answer must not care."""
     matrix = np.diag([1e-3, 1.0, 1e3])
     result = jacobian_product(linear_system(matrix), horizons=1000)
-    np.testing.assert_allclose(
-        result.log_singular_values[0], 1000 * np.log([1e3, 1.0, 1e-3]), rtol=1e-12, atol=1e-9
-    )
+    np.testing.assert_allclose(result.log_singular_values[0], 1000 * np.log([1e3, 1.0, 1e-3]), rtol=1e-12, atol=1e-9)
 
 
 def test_exactly_singular_directions_are_minus_infinity():

@@ -23,7 +23,9 @@ def cells():
     yield nnx.GRUCell(2, 6, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
 
 
-ALL_CELLS = pytest.mark.parametrize("cell", list(cells()), ids=lambda cell: f"{type(cell).__module__}.{type(cell).__name__}")
+ALL_CELLS = pytest.mark.parametrize(
+    "cell", list(cells()), ids=lambda cell: f"{type(cell).__module__}.{type(cell).__name__}"
+)
 
 
 def sequences(seed=1, steps=STEPS):

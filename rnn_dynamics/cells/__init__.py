@@ -4,6 +4,7 @@
 """
 
 import inspect
+from typing import Any
 
 from rnn_dynamics.cells.base import Cell
 from rnn_dynamics.cells.elman import ElmanCell
@@ -35,4 +36,28 @@ def find_cell(name: str) -> type[Cell]:
     return CELLS.get(name) or by_short_name[name]
 
 
-__all__ = ["CELLS", "Cell", "ElmanCell", "GRUCell", "LSTMCell", "find_cell"]
+def make_cell(name: str, in_features: int, hidden_features: int, **options: Any) -> Cell:
+    """Make a cell from the name that experiments and figures call it by.
+
+    Args:
+        name: short name of a cell, with an activation where it takes one: "lstm", "elman-relu".
+        in_features: F.
+        hidden_features: H.
+        **options: for the cell's constructor, `rngs` among them.
+
+    Returns:
+        The cell.
+
+    Raises:
+        ValueError: an unknown cell or activation, an activation for a cell that has its own.
+    """
+    short_name, _, activation = name.partition("-")
+    cell = find_cell(short_name)
+    if activation:
+        if "activation" not in inspect.signature(cell.__init__).parameters:
+            raise ValueError(f"cell {short_name!r} has activations of its own, got {name!r}")
+        options["activation"] = activation
+    return cell(in_features, hidden_features, **options)
+
+
+__all__ = ["CELLS", "Cell", "ElmanCell", "GRUCell", "LSTMCell", "find_cell", "make_cell"]

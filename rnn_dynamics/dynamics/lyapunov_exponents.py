@@ -160,9 +160,7 @@ def _spectrum(system: DrivenSystem, drive: Drive, key: Array, options: _Options)
     flow = advance_by(system, drive, start(system), options.transient) if options.transient else start(system)
     flow = dataclasses.replace(flow, tangents=frame)
     if options.tangent_transient:
-        _, flow = fold(
-            system, drive, flow, None, _align, steps=options.tangent_transient, block=options.qr_every
-        )
+        _, flow = fold(system, drive, flow, None, _align, steps=options.tangent_transient, block=options.qr_every)
 
     steps = drive.steps - options.transient - options.tangent_transient
     blocks = -(-steps // options.qr_every)

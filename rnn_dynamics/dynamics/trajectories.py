@@ -169,9 +169,7 @@ def fold(
     return carry
 
 
-def trajectory(
-    system: DrivenSystem, inputs: InputSource = None, *, steps: int | None = None
-) -> Float[Array, "T N"]:
+def trajectory(system: DrivenSystem, inputs: InputSource = None, *, steps: int | None = None) -> Float[Array, "T N"]:
     """Run a system and keep its states.
 
     Args:
@@ -197,9 +195,7 @@ def _states(system: DrivenSystem, drive: Drive) -> Array:
     return jax.lax.scan(body, start(system), None, length=drive.steps)[1]
 
 
-def jacobian(
-    system: DrivenSystem, state: Float[Array, " N"], inputs_t: Array | None = None
-) -> Float[Array, "N N"]:
+def jacobian(system: DrivenSystem, state: Float[Array, " N"], inputs_t: Array | None = None) -> Float[Array, "N N"]:
     r"""Return the state Jacobian of one step as a matrix, for small N and for checks.
 
     Args:

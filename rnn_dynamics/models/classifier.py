@@ -1,6 +1,10 @@
 """Many to one: a recurrence reads a sequence, its last state is classified."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from flax.nnx import rnglib
 from jax import Array
@@ -12,11 +16,16 @@ from rnn_dynamics.layers import Recurrence
 class SequenceClassifier(nnx.Module):
     """Encoder (an embedding of tokens, or nothing for real-valued inputs), recurrence, linear head on the last output.
 
+    The embedding and the head have the cell's `param_dtype`.
+
     Args:
         cell: any `nnx.RNNCellBase` with `in_features` and `hidden_features`.
         output_features: C.
         vocabulary_size: V where inputs are token numbers; the embedding's width is the cell's `in_features`.
         rngs: keys of the embedding and the head.
+
+    Raises:
+        ValueError: a size below 1, or a cell that does not tell its own.
     """
 
     def __init__(
@@ -27,34 +36,79 @@ class SequenceClassifier(nnx.Module):
         vocabulary_size: int | None = None,
         rngs: rnglib.Rngs,
     ):
-        width, hidden = cell.in_features, cell.hidden_features  # pyright: ignore[reportAttributeAccessIssue]
-        embedding = None if vocabulary_size is None else nnx.Embed(vocabulary_size, width, rngs=rngs)
+        _check_sizes(cell, output_features, vocabulary_size)
+        width: int = cell.in_features  # pyright: ignore[reportAttributeAccessIssue]
+        hidden: int = cell.hidden_features  # pyright: ignore[reportAttributeAccessIssue]
+        param_dtype = getattr(cell, "param_dtype", jnp.float32)
+        embedding = None
+        if vocabulary_size is not None:
+            embedding = nnx.Embed(vocabulary_size, width, param_dtype=param_dtype, rngs=rngs)
         self.embedding = nnx.data(embedding)
         self.recurrence = Recurrence(cell)
-        self.head = nnx.Linear(hidden, output_features, rngs=rngs)
+        self.head = nnx.Linear(hidden, output_features, param_dtype=param_dtype, rngs=rngs)
 
     @property
     def cell(self) -> nnx.RNNCellBase:
         """The recurrent cell."""
         return self.recurrence.cell
 
-    def encode(self, inputs: Array) -> Array:
-        """Map tokens [B, T] to features [B, T, F]; features pass."""
+    def encode(self, inputs: Array | np.ndarray) -> Array:
+        """Map inputs to what the recurrence reads.
+
+        Features where tokens are due, the reverse, and a token outside the vocabulary are refused.
+
+        Args:
+            inputs: tokens [B, T], or features [B, T, F], which pass as they are.
+
+        Returns:
+            Features [B, T, F].
+        """
+        inputs = jnp.asarray(inputs)
+        _check_inputs(inputs, None if self.embedding is None else self.embedding.num_embeddings)
         return inputs if self.embedding is None else self.embedding(inputs)
 
     def __call__(
-        self, inputs: Array, lengths: Int[Array, " B"] | None = None, *, taps: Float[Array, "T B"] | None = None
+        self,
+        inputs: Array | np.ndarray,
+        lengths: Int[Array | np.ndarray, " B"] | None = None,
+        *,
+        taps: Float[Array, "T B"] | None = None,
     ) -> Float[Array, "B C"]:
         """Classify sequences.
 
         Args:
             inputs: features [B, T, F], or tokens [B, T].
-            lengths: valid steps of each sequence (default: all T).
+            lengths: valid steps of each sequence, 1 ... T (default: all T).
             taps: zeros [T, B]; their gradient is the norm of the loss gradient by each step's state.
 
         Returns:
             Logits [B, C].
         """
+        lengths = None if lengths is None else jnp.asarray(lengths)
         _, outputs = self.recurrence(self.encode(inputs), lengths=lengths, taps=taps)
         last = outputs[:, -1] if lengths is None else outputs[jnp.arange(outputs.shape[0]), lengths - 1]
         return self.head(last)
+
+
+def _check_sizes(cell: Any, output_features: int, vocabulary_size: int | None) -> None:
+    for name in ("in_features", "hidden_features"):
+        if not hasattr(cell, name):
+            raise ValueError(f"cell must have an attribute {name}, {type(cell).__name__} has none")
+    if output_features < 1:
+        raise ValueError(f"output_features must be >= 1, got {output_features}")
+    if vocabulary_size is not None and vocabulary_size < 1:
+        raise ValueError(f"vocabulary_size must be >= 1, or None for inputs that are no tokens, got {vocabulary_size}")
+
+
+def _check_inputs(inputs: Array, vocabulary_size: int | None) -> None:
+    came = f"{inputs.dtype} of shape {inputs.shape}"
+    if vocabulary_size is None:
+        if inputs.ndim != 3 or not jnp.issubdtype(inputs.dtype, jnp.floating):
+            raise ValueError(f"inputs must be floats [batch, time, feature] without a vocabulary_size, got {came}")
+        return
+    if inputs.ndim != 2 or not jnp.issubdtype(inputs.dtype, jnp.integer):
+        raise ValueError(f"inputs must be token numbers [batch, time] with a vocabulary_size, got {came}")
+    if inputs.size and not isinstance(inputs, jax.core.Tracer):
+        least, most = np.min(inputs), np.max(inputs)
+        if least < 0 or most >= vocabulary_size:
+            raise ValueError(f"tokens must lie in 0 ... {vocabulary_size - 1}, got {least} ... {most}")

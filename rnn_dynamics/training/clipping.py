@@ -1,6 +1,7 @@
 """Gradient clipping that reports what it did."""
 
 import dataclasses
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ class ClipState(NamedTuple):
 
     Attributes:
         updates: how many gradients came.
-        clipped: how many of them were shortened.
+        clipped: how many of them were shortened; a non-finite one never is.
         log_shrinkage: sum over the shortened ones of ln(norm after / norm before), nats.
     """
 
@@ -41,6 +42,19 @@ class ClipReport:
     mean_factor: float
 
 
+def global_norm(tree: PyTree) -> Array:
+    """Return the Euclidean norm over all entries of all leaves together, in float32 at least.
+
+    The largest entry is taken out first, so that squares neither overflow nor vanish: what explodes to 1e25 is still
+    seen, and clipped, in float32. Infinite where an entry is, NaN where one is.
+    """
+    sizes = [jnp.abs(leaf) for leaf in jax.tree.leaves(tree)]
+    sizes = [size.astype(jnp.promote_types(size.dtype, jnp.float32)) for size in sizes]
+    largest = reduce(jnp.maximum, (jnp.max(size, initial=0.0) for size in sizes), jnp.zeros((), jnp.float32))
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
+    return scale * jnp.sqrt(sum(jnp.sum((size / scale) ** 2) for size in sizes))
+
+
 def clip_by_global_norm(threshold: float) -> optax.GradientTransformation:
     """Shorten a gradient longer than the threshold to it, direction kept (Pascanu, Mikolov and Bengio 2013, alg. 1).
 
@@ -62,9 +76,9 @@ def clip_by_global_norm(threshold: float) -> optax.GradientTransformation:
         return ClipState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32))
 
     def update(updates: PyTree, state: ClipState, params: PyTree = None) -> tuple[PyTree, ClipState]:
-        norm = optax.global_norm(updates)
-        clipped = norm > threshold
-        factor = jnp.where(clipped & jnp.isfinite(norm), threshold / norm, 1.0)
+        norm = global_norm(updates)
+        clipped = (norm > threshold) & jnp.isfinite(norm)
+        factor = jnp.where(clipped, threshold / norm, 1.0)
         state = ClipState(
             state.updates + 1,
             state.clipped + clipped.astype(jnp.int32),

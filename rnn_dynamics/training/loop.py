@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +13,11 @@ import optax
 from flax import nnx
 from jax import Array
 
-from rnn_dynamics.training.clipping import ClipReport, clip_by_global_norm, clip_report
+from rnn_dynamics.training.clipping import ClipReport, clip_by_global_norm, clip_report, global_norm
 from rnn_dynamics.types import Batch, PyTree, Task
 
 CHECK_EVERY = 50
-"""Steps between two looks at the loss by the host: often enough to stop soon, rarely enough not to wait on the device."""
+"""Steps between two looks at the loss by the host: often enough to stop soon, rarely enough not to wait for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,9 @@ class TrainingConfig:
         learning_rate: of Adam.
         clip_threshold: global norm above which gradients are shortened; None to leave them.
         seed: of the order of the batches.
+
+    Raises:
+        ValueError: a number out of range.
     """
 
     steps: int
@@ -38,10 +42,12 @@ class TrainingConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
-        for name in ("steps", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        for name, least in (("steps", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be > 0 and finite, got {self.learning_rate}")
         if self.clip_threshold is not None and not self.clip_threshold > 0:
             raise ValueError(f"clip_threshold must be > 0 or None, got {self.clip_threshold}")
 
@@ -61,8 +67,15 @@ class TrainingRecord:
     clipping: ClipReport | None
 
 
-class _TrainState(NamedTuple):
+class _Learned(NamedTuple):
+    """What an update changes in a model: its parameters, and what else it keeps (a dropout's keys, running means)."""
+
     params: PyTree
+    rest: PyTree
+
+
+class _TrainState(NamedTuple):
+    learned: _Learned
     optimizer_state: PyTree
     step: Array
     first_nonfinite_step: Array
@@ -72,6 +85,8 @@ def train(
     model: nnx.Module, task: Task, config: TrainingConfig, on_check: Callable[[int, float], None] | None = None
 ) -> TrainingRecord:
     """Train a model in place.
+
+    Trainings of one architecture on one task with one learning rate, threshold and batch size are compiled once.
 
     Args:
         model: (inputs, lengths) -> outputs; its parameters are updated.
@@ -83,54 +98,74 @@ def train(
         The record.
 
     Raises:
-        FloatingPointError: when the loss is not finite, with step and value; the model then holds the parameters that gave
-            that loss.
+        FloatingPointError: when the loss or the norm of its gradient is not finite, with the step (from 0) and the
+            value; the model then holds the parameters, all finite, that gave it.
     """
-    clip = [] if config.clip_threshold is None else [clip_by_global_norm(config.clip_threshold)]
-    optimizer = optax.chain(*clip, optax.adam(config.learning_rate))
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
-    state = _TrainState(params, optimizer.init(params), jnp.int32(0), jnp.int32(-1))
-    update = jax.jit(partial(_update, graph, rest, task, optimizer), donate_argnums=0)
+    optimizer = _optimizer(config.learning_rate, config.clip_threshold)
+    graph, *learned = nnx.split(model, nnx.Param, ...)
+    state = _TrainState(_Learned(*learned), optimizer.init(learned[0]), jnp.int32(0), jnp.int32(-1))
+    state = jax.tree.map(jnp.copy, state)  # an update takes its state's memory over, and the model's own must stay
+    update = _compiled_update(graph, task.loss, optimizer)
     batches = task.batches("train", config.batch_size, seed=config.seed, epochs=None)
 
-    losses, norms = [], []
-    for step in range(config.steps):
-        state, loss, norm = update(_owned(state) if step == 0 else state, next(batches))
-        losses.append(loss)
-        norms.append(norm)
-        if step % CHECK_EVERY == CHECK_EVERY - 1 or step == config.steps - 1:
-            first = int(state.first_nonfinite_step)
-            if first >= 0:
-                nnx.update(model, state.params)
-                raise FloatingPointError(f"the loss became {float(losses[first])} at training step {first}")
+    measured: list[Any] = []
+    for made in range(1, config.steps + 1):
+        state, loss, norm = update(state, next(batches))
+        measured.append((loss, norm))
+        if made % CHECK_EVERY == 0 or made == config.steps:
+            measured[-CHECK_EVERY:] = jax.device_get(measured[-CHECK_EVERY:])
+            broken = int(state.first_nonfinite_step)
+            if broken >= 0:
+                nnx.update(model, *state.learned)
+                raise FloatingPointError(_what_broke(broken, *measured[broken]))
             if on_check is not None:
-                on_check(step + 1, float(loss))
-    nnx.update(model, state.params)
-    report = clip_report(state.optimizer_state) if clip else None
-    return TrainingRecord(np.array(jax.device_get(losses)), np.array(jax.device_get(norms)), report)
+                on_check(made, float(loss))
+    nnx.update(model, *state.learned)
+    losses, norms = map(np.array, zip(*measured, strict=True))
+    return TrainingRecord(losses, norms, None if config.clip_threshold is None else clip_report(state.optimizer_state))
 
 
-def _owned(state: _TrainState) -> _TrainState:
-    """Copy, so that the first donated update does not take the model's own arrays away."""
-    return jax.tree.map(jnp.copy, state)
+def _what_broke(step: int, loss: np.ndarray, norm: np.ndarray) -> str:
+    what, value = ("gradient norm", norm) if np.isfinite(loss) else ("loss", loss)
+    return f"the {what} became {float(value)} at training step {step}"
+
+
+@lru_cache  # one object for equal numbers, so that what is compiled for it is found again
+def _optimizer(learning_rate: float, clip_threshold: float | None) -> optax.GradientTransformation:
+    clip = [] if clip_threshold is None else [clip_by_global_norm(clip_threshold)]
+    return optax.chain(*clip, optax.adam(learning_rate))
+
+
+@lru_cache(maxsize=8)  # few, because a task's loss keeps its data alive
+def _compiled_update(
+    graph: Any, loss: Callable[[Array, Array], Array], optimizer: optax.GradientTransformation
+) -> Callable[[_TrainState, Batch], tuple[_TrainState, Array, Array]]:
+    return jax.jit(partial(_update, graph, loss, optimizer), donate_argnums=0)
 
 
 def _update(
-    graph: Any, rest: PyTree, task: Task, optimizer: optax.GradientTransformation, state: _TrainState, batch: Batch
+    graph: Any,
+    loss: Callable[[Array, Array], Array],
+    optimizer: optax.GradientTransformation,
+    state: _TrainState,
+    batch: Batch,
 ) -> tuple[_TrainState, Array, Array]:
-    def mean_loss(params: PyTree) -> Array:
-        model: Any = nnx.merge(graph, params, rest)
-        return jnp.mean(task.loss(model(batch.inputs, batch.lengths), batch.targets))
+    def mean_loss(params: PyTree) -> tuple[Array, PyTree]:
+        model: Any = nnx.merge(graph, params, state.learned.rest)
+        value = jnp.mean(loss(model(batch.inputs, batch.lengths), batch.targets))
+        return value, nnx.split(model, nnx.Param, ...)[2]
 
-    loss, gradient = jax.value_and_grad(mean_loss)(state.params)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-    broken = ~jnp.isfinite(loss) | (state.first_nonfinite_step >= 0)
-    first = jnp.where(broken & (state.first_nonfinite_step < 0), state.step, state.first_nonfinite_step)
-    # Once the loss has broken nothing moves any more, so the parameters that broke it can be looked at.
-    params = jax.tree.map(
-        lambda old, new: jnp.where(broken, old, new), state.params, optax.apply_updates(state.params, updates)
-    )
-    return _TrainState(params, optimizer_state, state.step + 1, first), loss, optax.global_norm(gradient)
+    params = state.learned.params
+    (value, rest), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params)
+    norm = global_norm(gradient)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, params)
+    learned = _Learned(optax.apply_updates(params, updates), rest)
+    broke_before = state.first_nonfinite_step >= 0
+    broken = broke_before | ~(jnp.isfinite(value) & jnp.isfinite(norm))
+    first = jnp.where(broken & ~broke_before, state.step, state.first_nonfinite_step)
+    # Once something has broken nothing moves any more, so that the parameters that broke it can be looked at.
+    learned = jax.tree.map(partial(jnp.where, broken), state.learned, learned)
+    return _TrainState(learned, optimizer_state, state.step + 1, first), value, norm
 
 
 def evaluate(model: nnx.Module, task: Task, split: str = "test", batch_size: int = 256) -> float:
@@ -145,9 +180,13 @@ def evaluate(model: nnx.Module, task: Task, split: str = "test", batch_size: int
     Returns:
         The mean of the metric over all examples.
     """
-    outputs = nnx.jit(lambda model, inputs, lengths: model(inputs, lengths))
     values = [
-        np.asarray(task.metric(outputs(model, batch.inputs, batch.lengths), batch.targets))
+        task.metric(_outputs(model, batch.inputs, batch.lengths), batch.targets)
         for batch in task.batches(split, batch_size)
     ]
-    return float(np.concatenate(values).mean())
+    return float(np.concatenate(jax.device_get(values)).mean(dtype=np.float64))
+
+
+@nnx.jit
+def _outputs(model: Any, inputs: Array, lengths: Array) -> Array:
+    return model(inputs, lengths)

@@ -1,0 +1,164 @@
+"""What does training do to the Jacobians of plain and gated networks?
+
+    python -m experiments before_and_after_training --preset laptop
+
+Elman (tanh, relu), LSTM and GRU learn to read 8x8 handwritten digits pixel by pixel (64 steps, chance 10 %). Before and
+after, each is driven by a stream of test images, and the growth of its Jacobian products, its Lyapunov spectrum and the
+norm of its gradients against the lag are measured in float64, and the loss gradient at every time step beside them.
+
+Time on two cores: 1 to 2 minutes (laptop), 20 s (smoke). To expect: test accuracies of 80 to 85 %; training moves
+lambda_1 from between -0.45 and -0.15 nats per step to between -0.15 and -0.03, the relu network nearest to 0.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from flax import nnx
+
+from rnn_dynamics.cells import make_cell
+from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, lyapunov_spectrum
+from rnn_dynamics.models import SequenceClassifier
+from rnn_dynamics.results import labelled
+from rnn_dynamics.tasks import make_task
+from rnn_dynamics.tasks.streams import input_stream
+from rnn_dynamics.training import TrainingConfig, evaluate, loss_gradient_norms, train
+from rnn_dynamics.types import Task
+
+HORIZONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+STARTS = 8
+"""Images from whose start a Jacobian product is followed."""
+
+MAX_LAG = 256
+PROBE_IMAGES = 256
+TRANSIENT = 64
+"""One image: the state has then forgotten that it started from zero."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to compare.
+
+    Attributes:
+        networks: "elman-ACTIVATION", or the short name of a cell.
+        seeds: of initial weights and of the order of the images.
+        hidden: H.
+        training_steps: updates.
+        batch_size: images per update.
+        learning_rate: of Adam.
+        clip_threshold: global norm above which gradients are shortened.
+        measured_steps: length of the stream behind exponents and gradient norms.
+    """
+
+    networks: tuple[str, ...] = ("elman-tanh", "elman-relu", "lstm", "gru")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    hidden: int = 32
+    training_steps: int = 1000
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    clip_threshold: float = 5.0
+    measured_steps: int = 4096
+
+
+PRESETS = {
+    "smoke": Config(networks=("elman-tanh", "lstm"), seeds=(0,), hidden=8, training_steps=20, measured_steps=600),
+    "laptop": Config(),
+    "paper": Config(seeds=tuple(range(10)), hidden=128, training_steps=5000, measured_steps=40_000),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network, trained once; the fields are those of `Config`, one of each."""
+
+    network: str
+    seed: int
+    hidden: int
+    training_steps: int
+    batch_size: int
+    learning_rate: float
+    clip_threshold: float
+    measured_steps: int
+
+
+def grid(config: Config) -> list[Point]:
+    """List every network with every seed."""
+    shared = (
+        config.hidden,
+        config.training_steps,
+        config.batch_size,
+        config.learning_rate,
+        config.clip_threshold,
+        config.measured_steps,
+    )
+    return [Point(network, seed, *shared) for network in config.networks for seed in config.seeds]
+
+
+def run(point: Point) -> xr.Dataset:
+    """Measure a network, train it, and measure it again."""
+    task = _digits()
+    rngs = nnx.Rngs(point.seed)
+    model = SequenceClassifier(make_cell(point.network, 1, point.hidden, rngs=rngs), task.output_features, rngs=rngs)
+    before = _measure(model, task, point)
+    config = TrainingConfig(
+        point.training_steps, point.batch_size, point.learning_rate, point.clip_threshold, point.seed
+    )
+    record = train(model, task, config)
+    assert record.clipping is not None
+    stages = xr.concat([before, _measure(model, task, point)], xr.Variable("stage", ["before", "after"]))
+    return stages.assign(
+        training_loss=labelled("update", record.loss, "nats", "training loss"),
+        gradient_norm=labelled("update", record.gradient_norm, "nats per unit weight", "global gradient norm"),
+        clip_share=labelled((), record.clipping.share, "1", "share of clipped updates"),
+        clip_factor=labelled((), record.clipping.mean_factor, "1", "mean factor of clipped updates"),
+        chance_level=labelled((), task.chance_level, "1", "accuracy of the most frequent class"),
+    ).assign_coords(
+        stage=labelled("stage", ["before", "after"], "1", "stage of training"),
+        update=labelled("update", np.arange(point.training_steps), "updates", "training update"),
+    )
+
+
+@cache
+def _digits() -> Task:
+    return make_task("sequential_digits")
+
+
+def _measure(model: SequenceClassifier, task: Task, point: Point) -> xr.Dataset:
+    system = DrivenSystem.from_cell(model.cell, dtype=jnp.float64)
+    stream = input_stream(task, point.measured_steps + TRANSIENT, seed=point.seed)
+    starts = np.stack([input_stream(task, TRANSIENT + HORIZONS[-1], seed=1000 + start) for start in range(STARTS)])
+    products = jax.vmap(lambda s: jacobian_product(system, s, horizons=HORIZONS, transient=TRANSIENT))(starts)
+    spectrum = lyapunov_spectrum(system, stream, transient=TRANSIENT, tangent_transient=TRANSIENT)
+    by_lag = gradient_norm_by_lag(system, stream, max_lag=MAX_LAG, transient=TRANSIENT)
+    probe = next(iter(task.batches("test", PROBE_IMAGES)))
+    at_steps = np.median(np.asarray(loss_gradient_norms(model, task, probe)), axis=1)
+    nats, rate = "nats", "nats per step"
+    return xr.Dataset(
+        {
+            "accuracy": labelled((), evaluate(model, task), "1", "test accuracy"),
+            "log_singular_values": labelled(
+                ("start", "horizon", "index"), products.log_singular_values, nats, "ln singular values of the product"
+            ),
+            "exponent": labelled("index", spectrum.exponents, rate, "Lyapunov exponent"),
+            "exponent_error": labelled("index", spectrum.standard_error, rate, "standard error of the exponent"),
+            "log_det_residual": labelled((), spectrum.log_det_residual, rate, "determinant check"),
+            "log_gradient_norm": labelled("lag", by_lag.log_norm, nats, "ln norm of the gradient by the lag"),
+            "log_gradient_norm_error": labelled("lag", by_lag.standard_error, nats, "its standard error"),
+            "reach": labelled((), by_lag.reach, "steps", "gradient reach"),
+            "reach_error": labelled((), by_lag.reach_standard_error, "steps", "standard error of the reach"),
+            "loss_gradient_norm": labelled(
+                "time", at_steps, "nats per unit state", "median norm of the loss gradient by the state"
+            ),
+            "first_nonfinite_step": labelled((), spectrum.first_nonfinite_step, "steps", "first non-finite step"),
+        },
+        {
+            "horizon": labelled("horizon", list(HORIZONS), "steps", "horizon"),
+            "start": labelled("start", np.arange(STARTS), "1", "number of the start"),
+            "index": labelled("index", np.arange(system.state_size), "1", "index of the direction"),
+            "lag": labelled("lag", np.arange(MAX_LAG + 1), "steps", "lag"),
+            "time": labelled("time", 1 + np.arange(len(at_steps)), "steps", "time step"),
+        },
+    )

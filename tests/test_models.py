@@ -1,0 +1,144 @@
+"""The classifier: what it reads, at which step it answers, with our cells and Flax's, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from networks import any_cell, noise
+
+from rnn_dynamics.models import SequenceClassifier
+
+BATCH, STEPS, FEATURES, CLASSES, WORDS = 3, 5, 2, 4, 7
+LENGTHS = np.array([5, 1, 3], np.int32)
+TOKENS = np.array([[6, 1, 2, 0, 3], [4, 0, 0, 0, 0], [5, 5, 1, 0, 0]], np.int32)
+
+
+def classifier(cell=None, **options):
+    cell = any_cell("GRUCell", hidden=3) if cell is None else cell
+    return SequenceClassifier(cell, CLASSES, rngs=nnx.Rngs(3), **options)
+
+
+def sequences(seed=1):
+    return noise(BATCH * STEPS, FEATURES, seed=seed).reshape(BATCH, STEPS, FEATURES)
+
+
+def by_hand(model, features, length):
+    """Logits of one sequence [T, F]: a step at a time up to its length, then the head's affine map."""
+    cell = model.cell
+    carry, output = cell.initialize_carry((FEATURES,), nnx.Rngs(0)), None
+    for x in features[:length]:
+        carry, output = cell(carry, x)
+    return output @ model.head.kernel[...] + model.head.bias[...]
+
+
+@pytest.mark.parametrize("padding", [0.0, 1e9, np.nan])
+def test_answers_at_the_last_valid_step(padding):
+    model, inputs = classifier(), sequences()
+    padded = jnp.where(np.arange(STEPS)[:, None] < LENGTHS[:, None, None], inputs, padding)
+    logits = model(padded, LENGTHS)
+    assert logits.shape == (BATCH, CLASSES)
+    for number, length in enumerate(LENGTHS):
+        np.testing.assert_allclose(logits[number], by_hand(model, inputs[number], length), atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        any_cell("LSTMCell", hidden=3),
+        nnx.SimpleCell(FEATURES, 3, param_dtype=jnp.float64, rngs=nnx.Rngs(0)),
+        nnx.LSTMCell(FEATURES, 3, param_dtype=jnp.float64, rngs=nnx.Rngs(0)),
+        nnx.OptimizedLSTMCell(FEATURES, 3, param_dtype=jnp.float64, rngs=nnx.Rngs(0)),
+        nnx.GRUCell(FEATURES, 3, param_dtype=jnp.float64, rngs=nnx.Rngs(0)),
+    ],
+    ids=lambda cell: f"{type(cell).__module__}.{type(cell).__name__}",
+)
+def test_takes_any_cell(cell):
+    model, inputs = classifier(cell), sequences()
+    expected = jnp.stack([by_hand(model, inputs[number], LENGTHS[number]) for number in range(BATCH)])
+    np.testing.assert_allclose(model(inputs, LENGTHS), expected, atol=1e-13)
+
+
+def test_without_lengths_all_steps_count():
+    model, inputs = classifier(), sequences()
+    np.testing.assert_array_equal(model(inputs), model(inputs, np.full(BATCH, STEPS)))
+    assert not np.allclose(model(inputs), model(inputs, LENGTHS))
+
+
+def test_tokens_are_rows_of_the_embedding():
+    model = classifier(vocabulary_size=WORDS)
+    assert model.embedding.embedding.shape == (WORDS, FEATURES)
+    features = model.embedding.embedding[...][TOKENS]
+    logits = model(TOKENS, LENGTHS)
+    for number, length in enumerate(LENGTHS):
+        np.testing.assert_allclose(logits[number], by_hand(model, features[number], length), atol=1e-14)
+    other_padding = np.where(np.arange(STEPS) < LENGTHS[:, None], TOKENS, WORDS - 1)
+    assert np.any(other_padding != TOKENS)
+    np.testing.assert_array_equal(model(other_padding, LENGTHS), logits)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_encoder_and_head_have_the_precision_of_the_cell(dtype):
+    model = classifier(any_cell("ElmanCell", hidden=3, dtype=dtype), vocabulary_size=WORDS)
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))} == {jnp.dtype(dtype)}
+    assert model(TOKENS, LENGTHS).dtype == dtype
+
+
+def test_embedding_head_and_cell_draw_different_numbers():
+    rngs = nnx.Rngs(0)
+    cell = nnx.SimpleCell(CLASSES, CLASSES, rngs=rngs)
+    model = SequenceClassifier(cell, CLASSES, vocabulary_size=CLASSES, rngs=rngs)
+    kernels = [leaf for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)) if leaf.shape == (CLASSES, CLASSES)]
+    directions = [np.ravel(kernel / jnp.linalg.norm(kernel)) for kernel in kernels]
+    alike = np.abs(np.array(directions) @ np.array(directions).T) - np.eye(len(kernels))
+    assert len(kernels) == 4
+    assert np.max(alike) < 0.9
+
+
+class Nameless(nnx.RNNCellBase):
+    """A cell that tells its width but not its size."""
+
+    in_features = FEATURES
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: SequenceClassifier(any_cell("GRUCell"), 0, rngs=nnx.Rngs(0)), "output_features must be >= 1, got 0"),
+        (lambda: classifier(vocabulary_size=0), "vocabulary_size must be >= 1, or None .*, got 0"),
+        (lambda: classifier(Nameless()), "cell must have an attribute hidden_features, Nameless has none"),
+    ],
+    ids=["no_output", "no_vocabulary", "no_size"],
+)
+def test_bad_size_gets_one_sentence(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+FLOATS = r"inputs must be floats \[batch, time, feature\] without a vocabulary_size, got "
+NUMBERS = r"inputs must be token numbers \[batch, time\] with a vocabulary_size, got "
+
+
+@pytest.mark.parametrize(
+    ("vocabulary_size", "inputs", "sentence"),
+    [
+        (None, TOKENS, FLOATS + r"int32 of shape \(3, 5\)"),
+        (None, TOKENS[..., None], FLOATS + r"int32 of shape \(3, 5, 1\)"),
+        (None, np.ones((3, 5)), FLOATS + r"float64 of shape \(3, 5\)"),
+        (None, np.ones((3, 5, 3)), r"inputs must have 2 features, got shape \(3, 5, 3\)"),
+        (WORDS, np.ones((3, 5, 2)), NUMBERS + r"float64 of shape \(3, 5, 2\)"),
+        (WORDS, np.ones((3, 5)), NUMBERS + r"float64 of shape \(3, 5\)"),
+        (WORDS, TOKENS[0], NUMBERS + r"int32 of shape \(5,\)"),
+        (WORDS, TOKENS + 1, r"tokens must lie in 0 \.\.\. 6, got 1 \.\.\. 7"),
+        (WORDS, TOKENS - 1, r"tokens must lie in 0 \.\.\. 6, got -1 \.\.\. 5"),
+    ],
+)
+def test_bad_input_gets_one_sentence(vocabulary_size, inputs, sentence):
+    model = classifier(vocabulary_size=vocabulary_size)
+    with pytest.raises(ValueError, match=sentence):
+        model(inputs, LENGTHS)
+
+
+def test_bad_kind_of_input_is_refused_under_jit_too():
+    with pytest.raises(ValueError, match=NUMBERS):
+        nnx.jit(lambda model, inputs: model(inputs))(classifier(vocabulary_size=WORDS), sequences())
