@@ -32,9 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        names = experiments_with_summaries()
-        if options.name not in names:
-            raise ValueError(unknown_name("summary", options.name, names))
         summarise(options.name, options.results / options.name / "runs" / f"{options.run}.json", options.summaries)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -55,7 +52,13 @@ def summarise(name: str, manifest: Path, summaries: Path) -> None:
         name: the experiment.
         manifest: of the finished run.
         summaries: folder to write to.
+
+    Raises:
+        ValueError: if no module summarises that experiment.
     """
+    known = experiments_with_summaries()
+    if name not in known:
+        raise ValueError(unknown_name("summary", name, known))
     module = import_module(f"analysis.{name}")
     datasets = load_run(manifest)
     summary = module.summarise(datasets)

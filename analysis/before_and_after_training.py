@@ -32,7 +32,7 @@ def summarise(datasets: list[xr.Dataset]) -> pd.DataFrame:
 def _stage(series: dict[str, str], points: list[xr.Dataset]) -> list[dict]:
     norms = [point["log_singular_values"].isel(index=0).mean("start") for point in points]
     fractions = [point["exponent"].assign_coords(index=_fraction(point["index"])) for point in points]
-    at_steps = [np.log10(point["loss_gradient_norm"].where(point["loss_gradient_norm"] > 0)) for point in points]
+    at_steps = [_log10(point["loss_gradient_norm"]) for point in points]
     return [
         *rows(series, "log_norm", "nats", norms, x="horizon"),
         *rows(series, "exponent", "nats per step", fractions, within=_all(points, "exponent_error"), x="index"),
@@ -53,6 +53,12 @@ def _stage(series: dict[str, str], points: list[xr.Dataset]) -> list[dict]:
 
 def _all(points: list[xr.Dataset], name: str) -> list[xr.DataArray]:
     return [point[name] for point in points]
+
+
+def _log10(norm: xr.DataArray) -> xr.DataArray:
+    """Logarithm of a norm; NaN where it is 0, as behind units that are all at rest."""
+    positive = norm.where(norm > 0)
+    return positive.copy(data=np.log10(positive.values))
 
 
 def _fraction(index: xr.DataArray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Jacobian growth of untrained networks: finite-time rates, leading exponents and reach by gain and input."""
 
+from typing import Any
+
 import pandas as pd
 import xarray as xr
 
@@ -19,7 +21,7 @@ def summarise(datasets: list[xr.Dataset]) -> pd.DataFrame:
     """
     table = []
     for values, points in by_series(datasets, *SERIES).items():
-        series = dict(zip(SERIES, values, strict=True))
+        series: dict[str, Any] = dict(zip(SERIES, values, strict=True))
         rates = [point["log_singular_values"].isel(index=0) / point["horizon"] for point in points]
         largest = [point["exponent"].isel(exponent_index=0) for point in points]
         errors = [point["exponent_error"].isel(exponent_index=0) for point in points]
@@ -40,7 +42,7 @@ def report(summary: pd.DataFrame) -> pd.DataFrame:
         A row of text for each network and gain.
     """
     table = []
-    for (network, gain), _ in summary.groupby(["network", "gain"], sort=False):
+    for network, gain in summary[["network", "gain"]].drop_duplicates().itertuples(index=False):
         cells = {"network": network, "gain": f"{gain:g}"}
         for inputs in summary["inputs"].unique():
             exponent = single(summary, "largest_exponent", network=network, gain=gain, inputs=inputs)

@@ -106,7 +106,9 @@ def single(summary: pd.DataFrame, quantity: str, **series: Any) -> tuple[float, 
 
 
 def shown(mean: float, error: float, digits: int) -> str:
-    """Write a number for a person: "0.123 ± 0.004", or without the error where it is not known."""
+    """Write a number for a person: "0.123 ± 0.004", without the error where it is not known."""
+    if np.isnan(mean):
+        return "overflows"
     if not np.isfinite(error):
         return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ± {error:.{digits}f}"

@@ -121,7 +121,7 @@ def fill(experiment: ModuleType, config: Any, *, results: Path, fresh: bool = Fa
     Raises:
         UnwritableFolder: if the results cannot be written; nothing was computed then.
         ValueError: if the grid is empty, or the library refuses a point.
-    """  # noqa: DOC502 - `prepare_folder` raises the first
+    """
     start = time.monotonic()
     name = experiment.__name__.rpartition(".")[2]
     folder = results / name

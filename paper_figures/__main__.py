@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-import pandas as pd
-
 import paper_figures
 from paper_figures.style import paper_style
+from paper_figures.summaries import FOLDER, read
 from rnn_dynamics.discovery import unknown_name
-
-SUMMARIES = Path(__file__).parents[1] / "analysis" / "summaries"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,11 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 2 with one sentence where something is not there.
     """
     options = _parser().parse_args(arguments)
-    known = figures()
     try:
-        for name in options.names or known:
-            if name not in known:
-                raise ValueError(unknown_name("figure", name, known))
+        for name in options.names or figures():
             png, pdf = save(name, options.summaries, options.output)
             print(f"figure: {png} and {pdf}")
     except (ValueError, OSError) as error:
@@ -57,15 +51,17 @@ def save(name: str, summaries: Path, output: Path) -> tuple[Path, Path]:
         The two files.
 
     Raises:
-        FileNotFoundError: if there is no summary.
+        ValueError: if there is no figure of that name.
+        FileNotFoundError: if there is no summary of that name.
     """
-    summary = summaries / f"{name}.csv"
-    if not summary.is_file():
-        raise FileNotFoundError(f"there is no summary {summary}: make it with python -m analysis {name}")
+    known = figures()
+    if name not in known:
+        raise ValueError(unknown_name("figure", name, known))
+    summary = read(name, summaries)
     output.mkdir(parents=True, exist_ok=True)
     png, pdf = output / f"{name}.png", output / f"{name}.pdf"
     with paper_style():
-        figure = import_module(f"paper_figures.{name}").draw(pd.read_csv(summary))
+        figure = import_module(f"paper_figures.{name}").draw(summary)
         figure.savefig(png)
         figure.savefig(pdf, metadata={"CreationDate": None})  # equal numbers, equal bytes
     return png, pdf
@@ -74,7 +70,7 @@ def save(name: str, summaries: Path, output: Path) -> tuple[Path, Path]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m paper_figures", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="figures to draw (all)")
-    parser.add_argument("--summaries", type=Path, default=SUMMARIES, help="folder of summaries (the committed ones)")
+    parser.add_argument("--summaries", type=Path, default=FOLDER, help="folder of summaries (the committed ones)")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="folder to write to (figures)")
     return parser
 

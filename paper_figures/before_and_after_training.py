@@ -1,7 +1,7 @@
 """Training carries gradients back to the first step: every network's Jacobians move towards neutral growth.
 
-Claim: for every network lambda_1 < 0 rises towards 0 with training, and the loss gradient at the first time step grows by
-orders of magnitude.
+Claim: for every network lambda_1 < 0 rises towards 0 with training, and the loss gradient at the first time step grows
+by orders of magnitude.
 """
 
 import pandas as pd
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figures.style import TEXT_WIDTH, draw_curve, letter, zero_line
+from paper_figures.summaries import select
 
 STAGES = {"before": "before training", "after": "after training"}
 
@@ -35,9 +36,9 @@ def draw(summary: pd.DataFrame) -> Figure:
     for row, (stage, title) in enumerate(STAGES.items()):
         for column, (quantity, x_label, y_label) in enumerate(PANELS):
             axes: Axes = grid[row, column]
-            chosen = summary[(summary["stage"] == stage) & (summary["quantity"] == quantity)]
+            chosen = select(summary, stage=stage, quantity=quantity)
             for network in chosen["network"].unique():
-                draw_curve(axes, network, chosen[chosen["network"] == network], markers=quantity == "log_norm")
+                draw_curve(axes, network, select(chosen, network=network), markers=quantity == "log_norm")
             if quantity != "log10_loss_gradient":
                 zero_line(axes)
             axes.set_ylabel(y_label)
@@ -55,8 +56,7 @@ def _limit(grid, summary: pd.DataFrame) -> None:
     """Set scales: where curves run off to minus infinity, show the part in which they differ."""
     grid[0, 0].set_xscale("log", base=2)
     grid[0, 0].set_xticks([1, 4, 16, 64, 256], ["1", "4", "16", "64", "256"])
-    grid[0, 1].set_ylim(bottom=max(-4, summary[summary["quantity"] == "exponent"]["mean"].min()))
+    grid[0, 1].set_ylim(bottom=max(-4, select(summary, quantity="exponent")["mean"].min()))
     grid[0, 2].set_xlim(0, 64)
-    visible = summary[(summary["quantity"] == "log_gradient_norm") & (summary["x"] <= 64)]
-    grid[0, 2].set_ylim(max(-20, visible["mean"].min()), 2)
+    grid[0, 2].set_ylim(-20, 2)
     grid[0, 3].set_xticks([1, 16, 32, 48, 64])

@@ -1,22 +1,23 @@
 """The gain sets how fast Jacobian products shrink or grow, and the input shifts it.
 
-Claim: finite-time growth rates converge to lambda_1 within about 1,000 steps; lambda_1 of tanh networks rises with the gain
-and falls with input drive; gated cells at small gain stay nearest to 0.
+Claim: finite-time growth rates converge to lambda_1 within about 1,000 steps; lambda_1 of tanh networks rises with the
+gain and falls with input drive; gated cells at small gain stay nearest to 0.
 """
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from paper_figures.style import TEXT_WIDTH, draw_curve, letter, look, zero_line
+from paper_figures.summaries import select
 
 INPUTS = {"noise": "white noise", "digits": "digits, pixels", "mnist_rows": "MNIST, rows", "imdb": "IMDB, words"}
 SHOWN_GAIN = 2.0
 
 
 def draw(summary: pd.DataFrame) -> Figure:
-    """Draw the figure: a column for each input; above, growth rates against the horizon; below, lambda_1 against the gain.
+    """Draw a column for each input; above, growth rates against the horizon; below, lambda_1 against the gain.
 
     Args:
         summary: of the experiment of the same name.
@@ -27,12 +28,11 @@ def draw(summary: pd.DataFrame) -> Figure:
     inputs = [name for name in INPUTS if name in set(summary["inputs"])]
     figure = Figure(figsize=(TEXT_WIDTH, 4.3), layout="constrained")
     grid = figure.subplots(2, len(inputs), sharex="row", sharey="row", squeeze=False)
-    gains = np.sort(summary["gain"].unique())
-    shown_gain = gains[np.argmin(np.abs(gains - SHOWN_GAIN))]
+    shown_gain = min(summary["gain"], key=lambda gain: abs(gain - SHOWN_GAIN))
     for column, name in enumerate(inputs):
-        of_input = summary[summary["inputs"] == name]
+        of_input = select(summary, inputs=name)
         above, below = grid[0, column], grid[1, column]
-        _growth(above, of_input[of_input["gain"] == shown_gain])
+        _growth(above, select(of_input, gain=shown_gain))
         _exponents(below, of_input)
         above.set_title(INPUTS[name])
         above.set_xlabel("horizon τ [steps]")
@@ -42,15 +42,22 @@ def draw(summary: pd.DataFrame) -> Figure:
     grid[0, 0].set_ylabel(rf"$\frac{{1}}{{τ}}$ ln $\Vert J_τ \cdots J_1 \Vert_2$ [nats/step], $g={shown_gain:g}$")
     grid[1, 0].set_ylabel(r"$λ_1$ [nats/step]")
     handles, labels = grid[0, 0].get_legend_handles_labels()
+    handles.append(Line2D([], [], color="0.4", marker="<", markersize=5, linestyle="none"))
+    labels.append(r"$λ_1$")
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), handlelength=3)
     return figure
 
 
 def _growth(axes: Axes, summary: pd.DataFrame) -> None:
     for network in summary["network"].unique():
-        of_network = summary[summary["network"] == network]
-        draw_curve(axes, network, of_network[of_network["quantity"] == "growth_rate"])
-        (exponent,) = of_network[of_network["quantity"] == "largest_exponent"]["mean"]
+        rates = select(summary, network=network, quantity="growth_rate")
+        draw_curve(axes, network, rates)
+        finite = rates.dropna(subset="mean")
+        if 0 < len(finite) < len(rates):
+            last = finite.iloc[-1]
+            axes.annotate("state\noverflows", (last["x"], last["mean"]), (3, 0), textcoords="offset points",
+                          va="center", fontsize=7, color=look(network).color)  # fmt: skip
+        (exponent,) = select(summary, network=network, quantity="largest_exponent")["mean"]
         axes.plot(1, exponent, transform=axes.get_yaxis_transform(), clip_on=False, color=look(network).color,
                   marker="<", markersize=5, linestyle="none")  # fmt: skip
     axes.set_xscale("log")
@@ -58,9 +65,7 @@ def _growth(axes: Axes, summary: pd.DataFrame) -> None:
 
 
 def _exponents(axes: Axes, summary: pd.DataFrame) -> None:
-    largest = summary[summary["quantity"] == "largest_exponent"]
+    largest = select(summary, quantity="largest_exponent").assign(x=lambda rows: rows["gain"])
     for network in largest["network"].unique():
-        draw_curve(
-            axes, network, largest[largest["network"] == network].assign(x=lambda rows: rows["gain"]), markers=True
-        )
+        draw_curve(axes, network, select(largest, network=network), markers=True)
     zero_line(axes)

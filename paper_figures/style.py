@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -37,7 +38,7 @@ NETWORKS = {
     "gru": Look("GRU", "#f0a11b", (0, (1.6, 1.0)), "D"),
 }
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8,
@@ -84,19 +85,17 @@ def draw_curve(axes: Axes, network: str, curve: pd.DataFrame, *, markers: bool =
         markers: mark each point.
     """
     how = look(network)
-    curve = curve[np.isfinite(curve["mean"])]
+    x, mean, error = (curve[column].to_numpy(float) for column in ("x", "mean", "error"))
+    mean = np.where(np.isfinite(mean), mean, np.nan)  # a gap in the line, where there is nothing to draw
     axes.plot(
-        curve["x"],
-        curve["mean"],
+        x,
+        mean,
         color=how.color,
         linestyle=how.dash,
         marker=how.marker if markers else None,
         label=how.label,
     )
-    band = curve[np.isfinite(curve["error"])]
-    axes.fill_between(
-        band["x"], band["mean"] - band["error"], band["mean"] + band["error"], color=how.color, alpha=0.2, linewidth=0
-    )
+    axes.fill_between(x, mean - error, mean + error, color=how.color, alpha=0.2, linewidth=0)
 
 
 def zero_line(axes: Axes) -> None:

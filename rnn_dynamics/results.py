@@ -159,7 +159,7 @@ def save(path: Path, dataset: xr.Dataset, provenance: Provenance, *, seconds: fl
     Raises:
         ValueError: if a variable lacks its unit or its name, or `path` has another ending.
         UnwritableFolder: if the files cannot be written.
-    """  # noqa: DOC502 - the context manager raises the second
+    """
     if path.suffix != ".nc":
         raise ValueError(f"a result's file name ends in .nc, which {path.name!r} does not")
     for name, variable in dataset.variables.items():
@@ -246,7 +246,7 @@ def load_all(folder: Path) -> list[xr.Dataset]:
     Raises:
         FileNotFoundError: if there is none.
         CorruptResult: if one of them is not whole; none is left out silently.
-    """  # noqa: DOC502 - `load` raises the second
+    """
     paths = sorted(folder.glob("*.nc"))
     if not paths:
         raise FileNotFoundError(f"there are no results in {folder}")
@@ -264,7 +264,7 @@ def save_manifest(path: Path, experiment: str, config: Mapping[str, Any], points
 
     Raises:
         UnwritableFolder: if it cannot be written.
-    """  # noqa: DOC502 - `_write_json` raises
+    """
     manifest = {"experiment": experiment, "config": config, "config_hash": config_hash(config)}
     _write_json(path, {**manifest, "points": [point.name for point in points]})
 
@@ -316,7 +316,7 @@ def write_whole(path: Path, text: str) -> None:
 
     Raises:
         UnwritableFolder: if it cannot be written.
-    """  # noqa: DOC502 - `_taking_name` raises
+    """
     with _taking_name(path) as partial:
         partial.write_text(text, encoding="utf-8")
 

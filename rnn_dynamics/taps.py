@@ -1,8 +1,8 @@
 """Taps: the gradient of a loss by the state at every time step, from one backward pass.
 
-A tap is the identity on a state with a second argument, zeros, that does nothing on the way forward. On the way back its
-"gradient" is the norm of the cotangent that passes: for a scan whose step t taps its carry, that of the zeros [T, B]
-is ||dL/dh_t|| for every example. Nothing is stored but those T*B numbers, and it holds under nested checkpointing.
+A tap is the identity on a state with a second argument, zeros, that does nothing on the way forward. On the way back
+its "gradient" is the norm of the cotangent that passes: for a scan whose step t taps its carry, that of the zeros [T,
+B] is ||dL/dh_t|| for every example. Nothing is stored but those T*B numbers, and it holds under nested checkpointing.
 """
 
 from typing import Any, TypeAlias

@@ -41,9 +41,9 @@ def noise(steps, features=1, scale=0.5, seed=1):
 
 
 def linear_system(matrix):
-    """s -> W s, undriven."""
+    """s -> W s, undriven, at rest: the state of a growing one would overflow."""
     matrix = jnp.asarray(matrix)
-    return DrivenSystem.from_step(_linear_step, matrix, jnp.ones(matrix.shape[0], matrix.dtype))
+    return DrivenSystem.from_step(_linear_step, matrix, jnp.zeros(matrix.shape[0], matrix.dtype))
 
 
 def _linear_step(matrix, carry, inputs_t):

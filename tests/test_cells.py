@@ -83,7 +83,8 @@ def test_gates_are_named_and_in_range(name):
     assert set(gates) <= set(cell.gate_order)
     for gate, values in gates.items():
         assert values.shape == (3, 6)
-        assert np.all(np.abs(values) <= 1) and (gate == "candidate" or np.all(values >= 0))
+        assert np.all(np.abs(values) <= 1)
+        assert gate == "candidate" or np.all(values >= 0)
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -74,15 +74,6 @@ def test_a_loss_gradient_obeys_the_bound_of_the_product(name):
     assert jnp.linalg.norm(at_start) <= jnp.exp(log_norm) * jnp.linalg.norm(at_end) * (1 + 1e-12)
 
 
-def test_ensemble_under_jit():
-    systems = [DrivenSystem.from_cell(any_cell("GRUCell", seed=seed)) for seed in range(2)]
-    inputs = noise(20, 2)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
-    together = jax.jit(jax.vmap(lambda system: gradient_norm_by_lag(system, inputs, max_lag=10)))(stacked)
-    for system, log_norm in zip(systems, together.log_norm, strict=True):
-        np.testing.assert_allclose(log_norm, gradient_norm_by_lag(system, inputs, max_lag=10).log_norm, atol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

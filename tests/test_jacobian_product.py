@@ -118,21 +118,18 @@ def test_close_values_are_told_apart():
     np.testing.assert_allclose(np.exp(product.log_singular_values()), expected, rtol=1e-7)
 
 
-def test_ensemble_under_jit_and_leading_values():
-    systems = [DrivenSystem.from_cell(any_cell("LSTMCell", seed=seed)) for seed in range(2)]
-    inputs = noise(20, 2)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
-    measure = jax.jit(jax.vmap(lambda system: jacobian_product(system, inputs, horizons=[3, 20], k=4)))
-    for system, ours in zip(systems, measure(stacked).log_singular_values, strict=True):
-        alone = jacobian_product(system, inputs, horizons=[3, 20])
-        np.testing.assert_allclose(ours, alone.log_singular_values[:, :4], atol=1e-10)
+def test_leading_values():
+    system, inputs = DrivenSystem.from_cell(any_cell("LSTMCell")), noise(20, 2)
+    leading = jacobian_product(system, inputs, horizons=[3, 20], k=4)
+    full = jacobian_product(system, inputs, horizons=[3, 20])
+    np.testing.assert_allclose(leading.log_singular_values, full.log_singular_values[:, :4], atol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"horizons": 0}, "horizons must be whole numbers >= 1, got 0"),
-        ({"horizons": [0.5, 2]}, r"horizons must be whole numbers >= 1, got \[0.5, 2\]"),
+        ({"horizons": []}, r"horizons must be whole numbers >= 1, got \[\]"),
         ({"horizons": [5, 3]}, r"horizons must increase, got \[5, 3\]"),
         ({"horizons": 11}, "transient 0 . horizon 11 > 10 steps"),
         ({"horizons": 6, "transient": 5}, "transient 5 . horizon 6 > 10 steps"),

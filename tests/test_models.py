@@ -61,7 +61,7 @@ def test_takes_any_cell(cell):
 
 def test_without_lengths_all_steps_count():
     model, inputs = classifier(), sequences()
-    np.testing.assert_array_equal(model(inputs), model(inputs, np.full(BATCH, STEPS)))
+    np.testing.assert_allclose(model(inputs), model(inputs, np.full(BATCH, STEPS)), atol=1e-14)
     assert not np.allclose(model(inputs), model(inputs, LENGTHS))
 
 
@@ -82,17 +82,6 @@ def test_encoder_and_head_have_the_precision_of_the_cell(dtype):
     model = classifier(any_cell("ElmanCell", hidden=3, dtype=dtype), vocabulary_size=WORDS)
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))} == {jnp.dtype(dtype)}
     assert model(TOKENS, LENGTHS).dtype == dtype
-
-
-def test_embedding_head_and_cell_draw_different_numbers():
-    rngs = nnx.Rngs(0)
-    cell = nnx.SimpleCell(CLASSES, CLASSES, rngs=rngs)
-    model = SequenceClassifier(cell, CLASSES, vocabulary_size=CLASSES, rngs=rngs)
-    kernels = [leaf for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)) if leaf.shape == (CLASSES, CLASSES)]
-    directions = [np.ravel(kernel / jnp.linalg.norm(kernel)) for kernel in kernels]
-    alike = np.abs(np.array(directions) @ np.array(directions).T) - np.eye(len(kernels))
-    assert len(kernels) == 4
-    assert np.max(alike) < 0.9
 
 
 class Nameless(nnx.RNNCellBase):

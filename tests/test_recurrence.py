@@ -1,4 +1,5 @@
-"""The scan over a cell: stepwise = scanned = padded = reversed = checkpointed, for our cells and Flax's; and its taps."""
+"""The scan over a cell: stepwise = scanned = padded = reversed = checkpointed, for our cells and Flax's; and its
+taps."""
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +117,7 @@ def test_taps_are_the_loss_gradient_by_each_state(cell, options):
         carry = cell.initialize_carry((BATCH, 2), nnx.Rngs(0))
         outputs = [jnp.zeros(0)] * STEPS
         for t in reversed(range(STEPS)) if options.get("reverse") else range(STEPS):
-            carry, output = cell(carry, inputs[:, t])
+            carry, _ = cell(carry, inputs[:, t])
             carry = jax.tree.map(lambda leaf, nudge: leaf + nudge, carry, nudges[t])
             outputs[t] = jax.tree.leaves(carry)[-1]  # h: the carry's last array, in every cell tested here
         return pull(jnp.stack(outputs, axis=1), carry)

@@ -18,8 +18,9 @@ zeros = jax.nn.initializers.zeros
 class Cell(nnx.RNNCellBase, abc.ABC):
     """A recurrent cell whose step is `advance(carry, project(inputs))`.
 
-    `project` is the affine map of the inputs and sees no state, so it can be applied to all time steps at once; `advance`
-    is the recurrence, and all that state Jacobians see. Being an `nnx.RNNCellBase`, a cell also runs in `nnx.RNN`.
+    `project` is the affine map of the inputs and sees no state, so it can be applied to all time steps at once;
+    `advance` is the recurrence, and all that state Jacobians see. Being an `nnx.RNNCellBase`, a cell also runs in
+    `nnx.RNN`.
 
     A subclass names its gates in `gate_order` and says in `gates_from_drive` and `advance` what they do.
     Its kernels hold the gates side by side in that order, one matmul for all: kernel [F, G*H], recurrent_kernel
@@ -73,7 +74,11 @@ class Cell(nnx.RNNCellBase, abc.ABC):
         """Return every gate's value [..., H] by name, from the carry before the step and the drive."""
 
     def project(self, inputs: Array) -> Array:
-        """Map inputs [..., F] to the drive [..., G*H] = inputs @ kernel + bias."""
+        """Map inputs [..., F] to the drive [..., G*H] = inputs @ kernel + bias.
+
+        Raises:
+            ValueError: inputs of the wrong width.
+        """
         if inputs.shape[-1] != self.in_features:
             raise ValueError(f"inputs must have {self.in_features} features, got shape {inputs.shape}")
         inputs, kernel = self.cast(inputs, self.kernel[...])

@@ -60,7 +60,7 @@ class GradedTriangle:
         rows = jnp.pad(self.unit_upper, ((0, padding), (0, 0)))
         log_lengths = jnp.pad(self.log_scale, (0, padding), constant_values=-jnp.inf)
         rows, log_lengths = _renormalise(rows, log_lengths)
-        rounds = _round_robin(size + padding)
+        rounds = jnp.asarray(_round_robin(size + padding))
         tolerance = size * jnp.finfo(rows.dtype).eps
 
         def sweep(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:

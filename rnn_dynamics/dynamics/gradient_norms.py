@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,11 @@ class GradientNormByLag:
 
     Attributes:
         lags: [L+1], steps back, 0 ... L.
-        log_norm: [L+1], mean over end times of ln ||d s_T / d s_{T-lag}||, nats; 0 at lag 0.
+        log_norm: [L+1], mean over end times of ln ||d s_T / d s_{T-lag}||, nats; 0 at lag 0, NaN where the state did
+            not stay finite.
         standard_error: [L+1], of log_norm, from stretches that do not overlap; NaN if there was only one.
         samples: [S, L+1], the logarithm at each of the S end times, nats.
-        reach: lag, interpolated, at which log_norm has fallen by 1; inf if it does not within L.
+        reach: lag, interpolated, at which log_norm has fallen by 1; inf if it does not within L, NaN if the state did not stay finite.
         reach_standard_error: in steps; NaN where the reach is inf or there was one end time.
         first_nonfinite_step: first step with an inf or NaN in the state, -1 if there was none.
     """
@@ -52,8 +54,8 @@ def gradient_norm_by_lag(
     .. math:: \ln \Bigl\| \frac{\partial s_T}{\partial s_{T-\tau}} \Bigr\|
               = \ln \| J_T J_{T-1} \cdots J_{T-\tau+1} \|, \qquad \tau = 0 \dots L
 
-    Algorithm: back-propagation proper. The run is cut into stretches of L steps; from the end of each, N cotangents go back
-    by vector-Jacobian products, rescaled at every step with the scale kept as a logarithm, so nothing under- or
+    Algorithm: back-propagation proper. The run is cut into stretches of L steps; from the end of each, N cotangents go
+    back by vector-Jacobian products, rescaled at every step with the scale kept as a logarithm, so nothing under- or
     overflows (Hochreiter 1991; Bengio, Simard and Frasconi 1994 for what it tells). The Frobenius norm is divided
     by sqrt(N): the root mean square over directions, 1 at lag 0.
 
@@ -92,7 +94,7 @@ def _by_lag(system: DrivenSystem, drive: Drive, max_lag: int, norm: str, transie
     def forward(flow: Flow, _: None) -> tuple[Flow, tuple[Array, Array]]:
         return advance(system, drive, flow), (flow.state, flow.t)
 
-    def backward(carry: tuple[Array, Array], visited: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+    def backward(carry: tuple[Array, Array], visited: Any) -> tuple[tuple[Array, Array], Array]:
         cotangents, log_scale = carry
         state, t = visited
         _, pull = jax.vjp(lambda s: system.step(s, drive.at(t, s.dtype)), state)
@@ -103,10 +105,12 @@ def _by_lag(system: DrivenSystem, drive: Drive, max_lag: int, norm: str, transie
         return (cotangents, log_scale), log_scale + jnp.log(_norm(cotangents, norm))
 
     def stretch(flow: Flow, _: None) -> tuple[Flow, Array]:
-        flow, visited = jax.lax.scan(forward, flow, None, length=max_lag)
+        flow, visited = jax.lax.scan(forward, flow, length=max_lag)
         identity = jnp.eye(system.state_size, dtype=flow.state.dtype)
         zero = jnp.zeros((), flow.state.dtype)
-        _, log_norms = jax.lax.scan(backward, (identity, zero), visited, reverse=True)
+        start_of_adjoint = (identity, zero)
+        log_norms = jax.lax.scan(backward, start_of_adjoint, visited, reverse=True)[1]
+        log_norms = jnp.where(flow.first_nonfinite_step < 0, log_norms, jnp.nan)
         return flow, jnp.concatenate([zero[None], log_norms[::-1]])
 
     stretches = (drive.steps - transient) // max_lag
@@ -142,5 +146,5 @@ def _reach(log_norm: Array, standard_error: Array) -> tuple[Array, Array]:
     # A norm that vanishes at once (-inf) is crossed where it vanishes.
     fraction = jnp.where(jnp.isfinite(drop), (log_norm[before] + 1) / drop, 1.0)
     crossed = jnp.any(fallen)
-    reach = jnp.where(crossed, before + fraction, jnp.inf)
+    reach = jnp.where(crossed, before + fraction, jnp.where(jnp.isnan(log_norm[-1]), jnp.nan, jnp.inf))
     return reach, jnp.where(crossed, standard_error[after] / drop, jnp.nan)

@@ -23,7 +23,8 @@ class JacobianProduct:
 
     Attributes:
         horizons: [M], number of Jacobian factors.
-        log_singular_values: [M, K], nats, largest first; -inf where the product is exactly singular.
+        log_singular_values: [M, K], nats, largest first; -inf where the product is exactly singular, NaN where the
+            state did not stay finite.
         first_nonfinite_step: first step with an inf or NaN in the state, -1 if there was none.
     """
 
@@ -33,12 +34,12 @@ class JacobianProduct:
 
     @property
     def log_norm(self) -> Array:
-        """ln of the spectral norm, [M], nats."""
+        """Logarithm of the spectral norm, [M], nats."""
         return self.log_singular_values[..., 0]
 
     @property
     def log_condition_number(self) -> Array:
-        """ln of the largest over the smallest kept singular value, [M], nats."""
+        """Logarithm of the largest over the smallest kept singular value, [M], nats."""
         return self.log_singular_values[..., 0] - self.log_singular_values[..., -1]
 
     @property
@@ -60,11 +61,12 @@ def jacobian_product(
 
     .. math:: J_{t+\tau} \cdots J_{t+1} = \partial s_{t+\tau} / \partial s_t, \qquad t = \mathrm{transient}
 
-    Algorithm: the product is carried as Q D U with D in logarithms (see `graded`), one QR and one triangular matmul a step;
-    at each horizon one-sided Jacobi gives every singular value to high relative accuracy, though they span
+    Algorithm: the product is carried as Q D U with D in logarithms (see `graded`), one QR and one triangular matmul a
+    step; at each horizon one-sided Jacobi gives every singular value to high relative accuracy, though they span
     thousands of nats. QR alone, as in `lyapunov_spectrum`, has only the asymptotic growth rates.
 
-    Cost per step: 2 N^3 flops for each gate, 8 N^3 / 3 for the QR and 2 N^3 for the product; per horizon some tens of N^3.
+    Cost per step: 2 N^3 flops for each gate, 8 N^3 / 3 for the QR and 2 N^3 for the product; per horizon some tens of
+    N^3.
     Memory: N^2, whatever the horizon.
 
     Args:
@@ -79,7 +81,8 @@ def jacobian_product(
         The log singular values by horizon, in nats.
 
     Raises:
-        ValueError: inputs of the wrong rank or width, a horizon < 1, out of order or beyond the inputs, k outside 1 ... N.
+        ValueError: inputs of the wrong rank or width, a horizon < 1, out of order or beyond the inputs, k outside 1 ...
+        N.
     """
     taus = np.atleast_1d(np.asarray(horizons))
     if taus.ndim != 1 or taus.size == 0 or not np.issubdtype(taus.dtype, np.integer) or taus[0] < 1:
@@ -117,12 +120,11 @@ def _products(system: DrivenSystem, drive: Drive, horizons: Array, k: int, trans
         frame, triangle = orthonormalise(flow.tangents)
         return product.multiplied_by(triangle), dataclasses.replace(flow, tangents=frame)
 
-    def to_horizon(
-        carry: tuple[GradedTriangle, Flow], factors: Array
-    ) -> tuple[tuple[GradedTriangle, Flow], tuple[Array, Array]]:
+    def to_horizon(carry: tuple[GradedTriangle, Flow], factors: Array) -> tuple[tuple[GradedTriangle, Flow], Array]:
         product, flow = jax.lax.fori_loop(0, factors, multiply, carry)
-        return (product, flow), (product.log_singular_values()[:k], flow.first_nonfinite_step)
+        values = jnp.where(flow.first_nonfinite_step < 0, product.log_singular_values()[:k], jnp.nan)
+        return (product, flow), values
 
     first = (GradedTriangle.identity(size, dtype), flow)
-    (_, flow), (log_singular_values, _) = jax.lax.scan(to_horizon, first, jnp.diff(horizons, prepend=0))
+    (_, flow), log_singular_values = jax.lax.scan(to_horizon, first, jnp.diff(horizons, prepend=0))
     return JacobianProduct(horizons, log_singular_values, flow.first_nonfinite_step)

@@ -36,7 +36,8 @@ class LyapunovSpectrum:
     """Exponents with what is needed to trust them.
 
     Attributes:
-        exponents: [K], nats per step, largest first; -inf for a direction that some step maps to exactly nothing.
+        exponents: [K], nats per step, largest first; -inf for a direction that some step maps to exactly nothing, NaN
+            where the state did not stay finite.
         standard_error: [K], nats per step, from the batch means; NaN where fewer than two blocks were run.
         batch_means: [B, K], nats per step: the exponents over B consecutive stretches of the run.
         log_det_residual: largest |sum_i ln|R_ii| - ln|det J|| per step over the checked blocks, nats per step; rounding
@@ -87,27 +88,29 @@ def lyapunov_spectrum(
 ) -> LyapunovSpectrum:
     r"""Measure the leading k Lyapunov exponents of a network along one driven trajectory.
 
-    Algorithm: Benettin et al. (Meccanica 15, 1980) in the QR form of Eckmann and Ruelle (Rev. Mod. Phys. 57, 1985). A frame
-    Q of k orthonormal tangents is pushed through the linearised step and orthonormalised again by a Householder QR:
+    Algorithm: Benettin et al. (Meccanica 15, 1980) in the QR form of Eckmann and Ruelle (Rev. Mod. Phys. 57, 1985). A
+    frame Q of k orthonormal tangents is pushed through the linearised step and orthonormalised again by a Householder
+    QR:
 
     .. math:: J_t Q_{t-1} = Q_t R_t, \qquad \lambda_i = \frac{1}{T} \sum_t \ln |(R_t)_{ii}|
 
     The Jacobian is never formed. For driven networks these are the conditional exponents of the state given the inputs.
 
-    Cost per step: 2 N^2 k flops for each gate, and 4 N k^2 - 4 k^3 / 3 for the QR every `qr_every` steps. On CPUs LAPACK's
-    QR of N near 128 is faster with one BLAS thread than with several (OPENBLAS_NUM_THREADS=1). Memory: N k, whatever T.
+    Cost per step: 2 N^2 k flops for each gate, and 4 N k^2 - 4 k^3 / 3 for the QR every `qr_every` steps. On CPUs
+    LAPACK's QR of N near 128 is faster with one BLAS thread than with several (OPENBLAS_NUM_THREADS=1). Memory: N k,
+    whatever T.
 
-    Standard errors are those of batch means over B = 32 consecutive stretches, which respect autocorrelation times up to about
-    T / (10 B). |R_ii| below k u times the norm of its column, u the unit roundoff, is indistinguishable from 0: it
-    counts as growth -inf.
+    Standard errors are those of batch means over B = 32 consecutive stretches, which respect autocorrelation times up
+    to about T / (10 B). |R_ii| below k u times the norm of its column, u the unit roundoff, is indistinguishable from
+    0: it counts as growth -inf.
 
     Args:
         system: the network; `jax.vmap` for an ensemble of systems, inputs or keys.
         inputs: [T, F], including both transients; or a function of the step, t -> [F]; or None for an undriven run.
         steps: T where inputs is a function or None.
         k: number of exponents, 1 ... N (default: N).
-        qr_every: steps between orthonormalisations. Exact while well below ln(1/u) / (lambda_1 - lambda_k), 36 nats over
-            the spread in float64, 16 in float32; `log_det_residual` tells for full spectra.
+        qr_every: steps between orthonormalisations. Exact while well below ln(1/u) / (lambda_1 - lambda_k), 36 nats
+            over the spread in float64, 16 in float32; `log_det_residual` tells for full spectra.
         transient: steps of the state thrown away first.
         tangent_transient: steps, after those, whose growth is thrown away while the tangent frame aligns.
         key: of the random orthonormal frame to start from (default: `jax.random.key(0)`).
@@ -116,7 +119,8 @@ def lyapunov_spectrum(
         The spectrum, exponents in nats per step, largest first.
 
     Raises:
-        ValueError: inputs of the wrong rank or width, k outside 1 ... N, qr_every < 1, negative transients, no step left.
+        ValueError: inputs of the wrong rank or width, k outside 1 ... N, qr_every < 1, negative transients, no step
+        left.
     """
     drive = make_drive(system, inputs, steps)
     size = system.state_size
@@ -188,7 +192,8 @@ def _accumulate(
     number: Array,
 ) -> tuple[_Growth, Flow]:
     frame, triangle = orthonormalise(after.tangents)
-    log_growth = jnp.log(jnp.diagonal(triangle))
+    # Behind a state that overflowed there is no Jacobian: relu'(NaN) = 0 would count as a gradient that vanishes.
+    log_growth = jnp.where(after.first_nonfinite_step < 0, jnp.log(jnp.diagonal(triangle)), jnp.nan)
     batch = number * batches // blocks
     addend = log_growth - growth.compensation[batch]
     total = growth.sums[batch] + addend
@@ -201,7 +206,7 @@ def _accumulate(
             lambda: residual,
         )
     growth = _Growth(growth.sums.at[batch].set(total), growth.compensation.at[batch].set(lost), residual)
-    broken = (after.first_nonfinite_step < 0) & jnp.any(jnp.isnan(log_growth) | (log_growth == jnp.inf))
+    broken = (after.first_nonfinite_step < 0) & ~jnp.all(log_growth < jnp.inf)
     first_nonfinite_step = jnp.where(broken, after.t - 1, after.first_nonfinite_step)
     return growth, dataclasses.replace(after, tangents=frame, first_nonfinite_step=first_nonfinite_step)
 

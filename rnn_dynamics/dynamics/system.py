@@ -22,7 +22,7 @@ class CarryLayout:
         shapes: of its leaves.
     """
 
-    structure: jax.tree_util.PyTreeDef
+    structure: Any
     shapes: tuple[tuple[int, ...], ...]
 
     @classmethod

@@ -69,11 +69,11 @@ def make_drive(system: DrivenSystem, inputs: InputSource, steps: int | None) -> 
         )
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         raise ValueError(f"steps must be a whole number >= 1, got {steps!r}")
-    if inputs is None or callable(inputs):
+    function: Any = inputs if callable(inputs) else None
+    if inputs is None or function is not None:
         if steps is None:
-            what = "a function" if callable(inputs) else "None"
-            raise ValueError(f"steps must be given when inputs is {what}")
-        return Drive(None, inputs, steps, system.in_features)
+            raise ValueError(f"steps must be given when inputs is {'None' if inputs is None else 'a function'}")
+        return Drive(None, function, steps, system.in_features)
     inputs = jnp.asarray(inputs)
     if inputs.ndim != 2:
         raise ValueError(f"inputs must have shape [time, feature], got {inputs.shape}; vmap over a batch of sequences")

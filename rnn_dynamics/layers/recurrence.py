@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Float, Int
 
 from rnn_dynamics.taps import tap
@@ -23,8 +24,8 @@ class Recurrence(nnx.Module):
     Args:
         cell: the cell.
         reverse: scan from the last valid step to the first; outputs stay where their inputs are.
-        checkpoint_every: recompute the states within chunks of so many steps in the backward pass; memory is then that of
-            T / checkpoint_every + checkpoint_every states, least near sqrt(T). None stores every step.
+        checkpoint_every: recompute the states within chunks of so many steps in the backward pass; memory is then that
+            of T / checkpoint_every + checkpoint_every states, least near sqrt(T). None stores every step.
         project_ahead: apply the cell's `project` to all steps in one matmul before the scan. None chooses: on
             accelerators, where a scan's time goes by its number of kernels, yes; on CPUs, where the large drive falls
             out of the cache, no.
@@ -68,8 +69,8 @@ class Recurrence(nnx.Module):
             The carry after each sequence's last step, and the outputs [B, T, H].
 
         Raises:
-            ValueError: inputs of the wrong rank or width, lengths outside 1 ... T, taps of the wrong shape, or taps on a
-                cell whose output is no part of its carry.
+            ValueError: inputs of the wrong rank or width, lengths outside 1 ... T, taps of the wrong shape, or taps on
+                a cell whose output is no part of its carry.
         """
         inputs, lengths = jnp.asarray(inputs), None if lengths is None else jnp.asarray(lengths)
         _check(self.cell, inputs, lengths, taps)
@@ -115,12 +116,16 @@ def _check(cell: nnx.RNNCellBase, inputs: Array, lengths: Array | None, taps: Ar
         return
     if lengths.shape != (batch,):
         raise ValueError(f"lengths must have shape [batch] = {(batch,)}, got {lengths.shape}")
-    if not isinstance(lengths, jax.core.Tracer) and (np.min(lengths) < 1 or np.max(lengths) > steps):
+    if not isinstance(lengths, Tracer) and (np.min(lengths) < 1 or np.max(lengths) > steps):
         raise ValueError(f"lengths must lie in 1 ... {steps}, got {np.min(lengths)} ... {np.max(lengths)}")
 
 
 def _tapped(carry: Carry, output: Array, probe: Array) -> tuple[Carry, Array]:
-    """Tap the carry, and let the output pass through the same tap: else the loss's own pull at this step is missed."""
+    """Tap the carry, and let the output pass through the same tap: else the loss's own pull at this step is missed.
+
+    Raises:
+        ValueError: if the output is none of the carry's arrays.
+    """
     leaves, structure = jax.tree.flatten(carry)
     position = next((i for i, leaf in enumerate(leaves) if leaf is output), None)
     if position is None:

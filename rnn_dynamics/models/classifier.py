@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.nnx import rnglib
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Float, Int
 
 from rnn_dynamics.layers import Recurrence
@@ -108,7 +108,7 @@ def _check_inputs(inputs: Array, vocabulary_size: int | None) -> None:
         return
     if inputs.ndim != 2 or not jnp.issubdtype(inputs.dtype, jnp.integer):
         raise ValueError(f"inputs must be token numbers [batch, time] with a vocabulary_size, got {came}")
-    if inputs.size and not isinstance(inputs, jax.core.Tracer):
+    if inputs.size and not isinstance(inputs, Tracer):
         least, most = np.min(inputs), np.max(inputs)
         if least < 0 or most >= vocabulary_size:
             raise ValueError(f"tokens must lie in 0 ... {vocabulary_size - 1}, got {least} ... {most}")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ def clip_by_global_norm(threshold: float) -> optax.GradientTransformation:
     def init(params: PyTree) -> ClipState:
         return ClipState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32))
 
-    def update(updates: PyTree, state: ClipState, params: PyTree = None) -> tuple[PyTree, ClipState]:
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
         norm = global_norm(updates)
         clipped = (norm > threshold) & jnp.isfinite(norm)
         factor = jnp.where(clipped, threshold / norm, 1.0)

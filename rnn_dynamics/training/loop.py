@@ -150,14 +150,13 @@ def _update(
     state: _TrainState,
     batch: Batch,
 ) -> tuple[_TrainState, Array, Array]:
-    def mean_loss(params: PyTree) -> tuple[Array, PyTree]:
-        model: Any = nnx.merge(graph, params, state.learned.rest)
-        value = jnp.mean(loss(model(batch.inputs, batch.lengths), batch.targets))
-        return value, nnx.split(model, nnx.Param, ...)[2]
+    def mean_loss(model: Any) -> Array:
+        return jnp.mean(loss(model(batch.inputs, batch.lengths), batch.targets))
 
-    params = state.learned.params
-    (value, rest), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params)
+    model = nnx.merge(graph, *state.learned, copy=True)  # else what the model changes would change in the state too
+    value, gradient = nnx.value_and_grad(mean_loss)(model)
     norm = global_norm(gradient)
+    _, params, rest = nnx.split(model, nnx.Param, ...)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, params)
     learned = _Learned(optax.apply_updates(params, updates), rest)
     broke_before = state.first_nonfinite_step >= 0

@@ -1,0 +1,149 @@
+"""Every experiment from its smoke preset to its figure; and the claims of the figures, on the committed summaries."""
+
+import json
+from importlib import import_module
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import analysis.__main__ as analysis_command
+import paper_figures.__main__ as figures_command
+from analysis.seeds import mean_and_error, single
+from experiments import runner
+from experiments.__main__ import find_questions
+from paper_figures.summaries import FOLDER, read, select
+from rnn_dynamics.results import load_run, read_provenance
+
+EXPERIMENTS = list(find_questions("experiments"))
+COLUMNS = {"quantity", "units", "x", "mean", "error", "count"}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_from_smoke_preset_to_figure(name, tmp_path, capsys):
+    module = import_module(f"experiments.{name}")
+    assert set(module.PRESETS) == {"smoke", "laptop", "paper"}
+    paths = runner.run(name, module.PRESETS["smoke"], results=tmp_path)
+    assert len(paths) == len(module.grid(module.PRESETS["smoke"]))
+
+    datasets = load_run(tmp_path / name / "runs" / "smoke.json")
+    for dataset in datasets:
+        assert np.all(dataset["first_nonfinite_step"] == -1)
+        assert read_provenance(dataset).experiment == name
+
+    summaries = tmp_path / "summaries"
+    command = [name, "--run", "smoke", "--results", str(tmp_path), "--summaries", str(summaries)]
+    assert analysis_command.main(command) == 0
+    summary = read(name, summaries)
+    assert set(summary.columns) >= COLUMNS
+    assert summary["mean"].notna().any()
+    made = json.loads((summaries / f"{name}.json").read_text())
+    assert len(made["run"]["points"]) == len(paths)
+    assert made["made_by"][0]["packages"]["jax"]
+
+    assert figures_command.main([name, "--summaries", str(summaries), "--output", str(tmp_path / "figures")]) == 0
+    picture = matplotlib.image.imread(tmp_path / "figures" / f"{name}.png")
+    assert picture.std() > 0.05
+    assert (tmp_path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert "figure:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_committed_summary_is_of_the_laptop_preset_and_its_figure_redraws(name, tmp_path):
+    made = json.loads((FOLDER / f"{name}.json").read_text())
+    preset = import_module(f"experiments.{name}").PRESETS["laptop"]
+    assert made["run"]["config"] == json.loads(json.dumps(vars(preset)))
+    first, _ = figures_command.save(name, FOLDER, tmp_path / "first")
+    second, _ = figures_command.save(name, FOLDER, tmp_path / "second")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_claim_training_brings_exponents_to_zero():
+    summary = read("before_and_after_training")
+    for network in summary["network"].unique():
+        before, before_error = single(summary, "largest_exponent", network=network, stage="before")
+        after, after_error = single(summary, "largest_exponent", network=network, stage="after")
+        assert before < after < 0
+        assert after - before > 3 * np.hypot(before_error, after_error)
+        first = {
+            stage: select(summary, network=network, stage=stage, quantity="log10_loss_gradient")["mean"]
+            .dropna()
+            .iloc[0]
+            for stage in ("before", "after")
+        }
+        assert first["after"] - first["before"] > 1.5  # decades
+        accuracy, error = single(summary, "accuracy", network=network, stage="after")
+        chance, _ = single(summary, "chance_level", network=network, stage="training")
+        assert accuracy - 5 * error > 5 * chance
+
+
+def test_every_committed_spectrum_passes_its_determinant_check():
+    summary = read("before_and_after_training")
+    assert select(summary, quantity="log_det_residual")["mean"].max() < 1e-9
+
+
+def test_claim_growth_rates_converge_to_the_exponent():
+    summary = read("jacobian_growth")
+    rates = select(summary, quantity="growth_rate")
+    exponents = select(summary, quantity="largest_exponent")
+    keys = ["inputs", "network", "gain"]
+    longest = select(rates, x=rates["x"].max())
+    joined = longest.merge(exponents, on=keys, suffixes=("", "_exponent"))
+    assert len(joined) == len(exponents) > 0
+    difference = (joined["mean"] - joined["mean_exponent"]).abs()
+    # ln of the overlap of two generic directions is of order 1, over a horizon of 10,000 steps; and the two are
+    # measured over stretches that differ by the transient.
+    assert difference.max() < 5e-3
+
+
+def test_claim_the_gain_of_tanh_networks_raises_the_exponent():
+    summary = select(read("jacobian_growth"), quantity="largest_exponent", network="elman-tanh")
+    for inputs in summary["inputs"].unique():
+        by_gain = select(summary, inputs=inputs).sort_values("gain")["mean"].to_numpy()
+        assert by_gain[0] < by_gain[1] < by_gain[2] < by_gain[-1]
+
+
+def test_mean_and_error():
+    values = np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 2.0]])
+    mean, error = mean_and_error(values)
+    np.testing.assert_allclose(mean, [3, 2])
+    np.testing.assert_allclose(error, [2 / np.sqrt(3), 0])
+    np.testing.assert_allclose(mean_and_error(values[:1], np.array([[0.1, 0.2]]))[1], [0.1, 0.2])
+    assert np.isnan(mean_and_error(values[:1])[1]).all()
+    mean, error = mean_and_error(np.array([np.inf, 1.0]))
+    assert mean == np.inf
+    assert np.isnan(error)
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "sentence"),
+    [
+        (analysis_command.main, ["jacobian_groth"], "unknown summary 'jacobian_groth': did you mean jacobian_growth?"),
+        (analysis_command.main, ["jacobian_growth", "--results", "nowhere"], "there is no finished run"),
+        (figures_command.main, ["jacobian_groth"], "unknown figure 'jacobian_groth': did you mean jacobian_growth?"),
+        (figures_command.main, ["jacobian_growth", "--summaries", "nowhere"], "there is no summary"),
+    ],
+)
+def test_commands_say_what_is_missing(main, arguments, sentence, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_single_refuses_to_guess():
+    summary = pd.DataFrame({"quantity": ["a", "a"], "network": ["x", "y"], "mean": [1.0, 2.0], "error": [0.1, 0.2]})
+    assert single(summary, "a", network="y") == (2.0, 0.2)
+    with pytest.raises(ValueError, match="must be one row of the summary, found 2"):
+        single(summary, "a")
+
+
+def test_infinite_exponents_survive_the_summary(tmp_path):
+    from analysis.seeds import rows
+
+    points = [xr.DataArray([-1.0, -np.inf], dims="i", coords={"i": [0, 1]})] * 2
+    table = pd.DataFrame(rows({"network": "x"}, "exponent", "nats per step", points, x="i"))
+    table.to_csv(tmp_path / "x.csv", index=False)
+    assert pd.read_csv(tmp_path / "x.csv")["mean"].tolist() == [-1.0, -np.inf]

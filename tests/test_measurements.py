@@ -1,0 +1,90 @@
+"""What every measurement of `dynamics` must do, over all that are found there."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import any_cell, noise
+
+from rnn_dynamics.discovery import discover
+from rnn_dynamics.dynamics import DrivenSystem
+
+STEPS = 20
+OPTIONS = {"horizons": [2, 10], "max_lag": 5}
+"""A value for every option that some measurement cannot do without; options are called the same everywhere."""
+
+
+def is_measurement(item):
+    if not inspect.isfunction(item):
+        return False
+    signature = inspect.signature(item)
+    fields = getattr(signature.return_annotation, "__dataclass_fields__", {})
+    return list(signature.parameters)[:2] == ["system", "inputs"] and "first_nonfinite_step" in fields
+
+
+MEASUREMENTS = discover("rnn_dynamics.dynamics", is_measurement)
+EVERY = pytest.mark.parametrize("measure", MEASUREMENTS.values(), ids=MEASUREMENTS)
+
+
+def options_of(measure):
+    parameters = inspect.signature(measure).parameters.values()
+    return {p.name: OPTIONS[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+
+
+def assert_same(ours, theirs, atol):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, atol=atol)
+
+
+def test_all_were_found():
+    assert set(MEASUREMENTS) >= {"lyapunov_spectrum", "jacobian_product", "gradient_norm_by_lag"}
+
+
+@EVERY
+def test_ensembles_and_compilation(measure):
+    """jit(vmap(measure)) over systems equals one by one."""
+    systems = [DrivenSystem.from_cell(any_cell("LSTMCell", hidden=3, seed=seed)) for seed in range(2)]
+    inputs, options = noise(STEPS, 2), options_of(measure)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
+    together = jax.jit(jax.vmap(lambda system: measure(system, inputs, **options)))(stacked)
+    for number, system in enumerate(systems):
+        alone = measure(system, inputs, **options)
+        assert_same(jax.tree.map(lambda leaf, number=number: leaf[number], together), alone, atol=1e-9)
+
+
+@EVERY
+def test_inputs_as_a_function_of_the_step(measure):
+    system, inputs, options = (
+        DrivenSystem.from_cell(any_cell("GRUCell", hidden=3)),
+        noise(STEPS, 2),
+        options_of(measure),
+    )
+    by_function = measure(system, lambda t: inputs[t], steps=STEPS, **options)
+    assert_same(by_function, measure(system, inputs, **options), atol=1e-12)
+
+
+@EVERY
+def test_single_precision_stays_single(measure):
+    system = DrivenSystem.from_cell(any_cell("GRUCell", hidden=3), dtype=jnp.float32)
+    result = measure(system, noise(STEPS, 2), **options_of(measure))
+    floats = [leaf.dtype for leaf in jax.tree.leaves(result) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert set(floats) == {jnp.dtype("float32")}
+
+
+@EVERY
+def test_a_state_that_overflows_is_recorded(measure):
+    def squared(params, carry, inputs_t):
+        return carry**2
+
+    system = DrivenSystem.from_step(squared, jnp.float64(0), jnp.array([10.0, 1.0]))
+    result = measure(system, steps=STEPS, **options_of(measure))
+    assert int(result.first_nonfinite_step) == 8  # 10^(2^9) is the first beyond 1.8e308
+
+
+@EVERY
+def test_documentation_is_complete(measure):
+    text = inspect.getdoc(measure)
+    for part in ("Algorithm: ", "Cost", "Args:", "Returns:", "Raises:"):
+        assert part in text
