@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 
-from rnn_dynamics.cells import make_cell
+from rnn_dynamics.cells import make_cell, parse_cell_name
 from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, lyapunov_spectrum
 from rnn_dynamics.models import SequenceClassifier
 from rnn_dynamics.results import labelled
@@ -86,6 +86,8 @@ class Point:
 
 def grid(config: Config) -> list[Point]:
     """List every network with every seed."""
+    for network in config.networks:
+        parse_cell_name(network)
     shared = (
         config.hidden,
         config.training_steps,

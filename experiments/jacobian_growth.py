@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 
-from rnn_dynamics.cells import make_cell
+from rnn_dynamics.cells import make_cell, parse_cell_name
 from rnn_dynamics.cells.initializers import gaussian
 from rnn_dynamics.discovery import unknown_name
 from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, lyapunov_spectrum
@@ -39,7 +39,10 @@ TASKS = {
     "mnist_rows": ("sequential_mnist", {"by": "rows"}),
     "imdb": ("imdb_sentiment", {}),
 }
-"""Input by name -> the task whose sequences it joins, and the task's options. The other input is "noise"."""
+"""Input by name -> the task whose sequences it joins, and the task's options."""
+
+NOISE = "noise"
+"""The input without a task: independent N(0, 1), F = 1."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,20 @@ def grid(config: Config) -> list[Point]:
     """List every network with every gain, input and seed; inputs outermost, so that each data set is read once.
 
     Raises:
-        ValueError: a horizon below 1.
+        ValueError: a horizon below 1, an unknown cell, activation or input.
     """
     if config.horizon < 1:
         raise ValueError(f"horizon must be >= 1, got {config.horizon}")
+    for name in config.inputs:
+        if name not in (NOISE, *TASKS):
+            raise ValueError(unknown_name("input", name, [NOISE, *TASKS]))
     networks = [
         name
         for cell in config.cells
         for name in ([f"elman-{activation}" for activation in config.activations] if cell == "elman" else [cell])
     ]
+    for network in networks:
+        parse_cell_name(network)
     return [
         Point(network, gain, inputs, seed, config.hidden, config.horizon, config.exponents)
         for inputs in config.inputs
@@ -159,10 +167,8 @@ def horizons_up_to(longest: int) -> tuple[int, ...]:
 
 def _inputs(point: Point) -> np.ndarray:
     steps = TRANSIENT + point.horizon
-    if point.inputs == "noise":
+    if point.inputs == NOISE:
         return np.asarray(jax.random.normal(jax.random.key(point.seed), (steps, 1), jnp.float64))
-    if point.inputs not in TASKS:
-        raise ValueError(unknown_name("input", point.inputs, ["noise", *TASKS]))
     return input_stream(_task(point.inputs), steps, seed=point.seed)
 
 

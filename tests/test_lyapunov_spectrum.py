@@ -224,10 +224,15 @@ def test_rarer_orthonormalisation_changes_nothing_while_it_is_safe(qr_every):
     )
 
 
-def test_unsafe_orthonormalisation_is_told_by_the_determinants():
+def test_directions_beyond_resolution_are_nan_and_the_others_stay_right():
+    """A spread of 5 nats per step: 25 steps between orthonormalisations leave room for the leading exponents only."""
     system, inputs = DrivenSystem.from_cell(elman(hidden=16)), noise(400)
-    result = lyapunov_spectrum(system, inputs, qr_every=25)
-    assert result.log_det_residual > 0.1
+    rarely, every_step = lyapunov_spectrum(system, inputs, qr_every=25), lyapunov_spectrum(system, inputs)
+    resolved = np.isfinite(rarely.exponents)
+    assert 0 < resolved.sum() < 16
+    np.testing.assert_allclose(rarely.exponents[:2], every_step.exponents[:2], atol=1e-9)
+    assert not np.isfinite(rarely.log_det_residual)
+    assert rarely.first_nonfinite_step == -1  # the state itself is fine
 
 
 def test_relu_network_has_minus_infinity_where_its_jacobian_is_singular():
@@ -276,12 +281,13 @@ def test_batch_of_sequences_by_vmap():
     np.testing.assert_allclose(together[1], lyapunov_spectrum(system, sequences[1]).exponents, atol=1e-12)
 
 
-def test_differentiable_through_the_qr():
+@pytest.mark.parametrize("k", [2, 5])
+def test_differentiable_through_the_qr(k):
     """d lambda_1 / d gain of a linear orthogonal network is 1 / gain."""
 
     def largest(gain):
         system = linear_system(gain * jax.random.orthogonal(jax.random.key(0), 5, dtype=jnp.float64))
-        return lyapunov_spectrum(system, steps=20, k=2).exponents[0]
+        return lyapunov_spectrum(system, steps=20, k=k).exponents[0]
 
     assert float(jax.grad(largest)(jnp.float64(1.3))) == pytest.approx(1 / 1.3, abs=1e-10)
 
@@ -329,13 +335,13 @@ def test_transients_are_left_out():
 
 def test_batch_means_average_to_the_exponents_and_give_the_interval():
     result = lyapunov_spectrum(DrivenSystem.from_cell(elman()), noise(320))
-    assert result.batch_means.shape == (32, 8)
+    assert result.batch_means.shape == (10, 8)
     np.testing.assert_allclose(np.mean(result.batch_means, axis=0), result.exponents, atol=1e-12)
     np.testing.assert_allclose(
-        np.std(result.batch_means, axis=0, ddof=1) / np.sqrt(32), result.standard_error, atol=1e-12
+        np.std(result.batch_means, axis=0, ddof=1) / np.sqrt(10), result.standard_error, atol=1e-12
     )
     low, high = result.interval(0.95)
-    np.testing.assert_allclose((high - low) / 2 / result.standard_error, 2.039513, atol=1e-6)  # t, 31 degrees
+    np.testing.assert_allclose((high - low) / 2 / result.standard_error, 2.262157, atol=1e-6)  # t, 9 degrees
 
 
 def test_undriven_cell_gets_zero_inputs():

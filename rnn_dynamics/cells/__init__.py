@@ -6,6 +6,7 @@
 import inspect
 from typing import Any
 
+from rnn_dynamics.cells.activations import find_activation
 from rnn_dynamics.cells.base import Cell
 from rnn_dynamics.cells.elman import ElmanCell
 from rnn_dynamics.cells.gru import GRUCell
@@ -36,11 +37,32 @@ def find_cell(name: str) -> type[Cell]:
     return CELLS.get(name) or by_short_name[name]
 
 
+def parse_cell_name(name: str) -> tuple[type[Cell], dict[str, str]]:
+    """Read the name that experiments and figures call a network by.
+
+    Args:
+        name: short name of a cell, with an activation where it takes one: "lstm", "elman-relu".
+
+    Returns:
+        The class, and the options of its constructor that the name holds.
+
+    Raises:
+        ValueError: an unknown cell or activation, an activation for a cell that has its own.
+    """
+    short_name, _, activation = name.partition("-")
+    cell = find_cell(short_name)
+    if not activation:
+        return cell, {}
+    if "activation" not in inspect.signature(cell.__init__).parameters:
+        raise ValueError(f"cell {short_name!r} has activations of its own, got {name!r}")
+    return cell, {"activation": find_activation(activation).name}
+
+
 def make_cell(name: str, in_features: int, hidden_features: int, **options: Any) -> Cell:
     """Make a cell from the name that experiments and figures call it by.
 
     Args:
-        name: short name of a cell, with an activation where it takes one: "lstm", "elman-relu".
+        name: as `parse_cell_name` takes it.
         in_features: F.
         hidden_features: H.
         **options: for the cell's constructor, `rngs` among them.
@@ -49,15 +71,10 @@ def make_cell(name: str, in_features: int, hidden_features: int, **options: Any)
         The cell.
 
     Raises:
-        ValueError: an unknown cell or activation, an activation for a cell that has its own.
+        ValueError: an unknown name, a size below 1.
     """
-    short_name, _, activation = name.partition("-")
-    cell = find_cell(short_name)
-    if activation:
-        if "activation" not in inspect.signature(cell.__init__).parameters:
-            raise ValueError(f"cell {short_name!r} has activations of its own, got {name!r}")
-        options["activation"] = activation
-    return cell(in_features, hidden_features, **options)
+    cell, named_options = parse_cell_name(name)
+    return cell(in_features, hidden_features, **named_options, **options)
 
 
-__all__ = ["CELLS", "Cell", "ElmanCell", "GRUCell", "LSTMCell", "find_cell", "make_cell"]
+__all__ = ["CELLS", "Cell", "ElmanCell", "GRUCell", "LSTMCell", "find_cell", "make_cell", "parse_cell_name"]

@@ -26,7 +26,8 @@ class GradientNormByLag:
             not stay finite.
         standard_error: [L+1], of log_norm, from stretches that do not overlap; NaN if there was only one.
         samples: [S, L+1], the logarithm at each of the S end times, nats.
-        reach: lag, interpolated, at which log_norm has fallen by 1; inf if it does not within L, NaN if the state did not stay finite.
+        reach: lag, interpolated, at which log_norm has fallen by 1; inf if it does not within L, NaN if the state did
+            not stay finite.
         reach_standard_error: in steps; NaN where the reach is inf or there was one end time.
         first_nonfinite_step: first step with an inf or NaN in the state, -1 if there was none.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from rnn_dynamics.dynamics.frames import orthonormalise
+from rnn_dynamics.dynamics.frames import factor, lost_in_rounding
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import (
     Drive,
@@ -23,11 +23,13 @@ from rnn_dynamics.dynamics.trajectories import (
     start,
 )
 
-BATCHES = 32
-"""Batch means behind a standard error: enough for a t-quantile near the normal one, few enough for long batches."""
+BATCHES = 10
+"""Batch means behind a standard error. More make each shorter than the slow parts of the growth's autocorrelation, and
+intervals that cover too little: with 32, 95 % intervals of 2,000 steps of a slow GRU covered 88 %
+(benchmarks/coverage.py; Schmeiser, Oper. Res. 30, 1982, on choosing 10 to 30)."""
 
-CHECK_EVERY = 16
-"""Blocks between two determinant checks: a few percent of the run time."""
+CHECK_EVERY = 256
+"""Blocks between two determinant checks: half a percent of the run time."""
 
 
 @jax.tree_util.register_dataclass
@@ -36,8 +38,8 @@ class LyapunovSpectrum:
     """Exponents with what is needed to trust them.
 
     Attributes:
-        exponents: [K], nats per step, largest first; -inf for a direction that some step maps to exactly nothing, NaN
-            where the state did not stay finite.
+        exponents: [K], nats per step, largest first; -inf for a direction that some step maps to nothing, NaN where
+            the state did not stay finite, or for a direction that `qr_every` steps shrink beyond resolution.
         standard_error: [K], nats per step, from the batch means; NaN where fewer than two blocks were run.
         batch_means: [B, K], nats per step: the exponents over B consecutive stretches of the run.
         log_det_residual: largest |sum_i ln|R_ii| - ln|det J|| per step over the checked blocks, nats per step; rounding
@@ -100,9 +102,10 @@ def lyapunov_spectrum(
     LAPACK's QR of N near 128 is faster with one BLAS thread than with several (OPENBLAS_NUM_THREADS=1). Memory: N k,
     whatever T.
 
-    Standard errors are those of batch means over B = 32 consecutive stretches, which respect autocorrelation times up
-    to about T / (10 B). |R_ii| below k u times the norm of its column, u the unit roundoff, is indistinguishable from
-    0: it counts as growth -inf.
+    Standard errors are those of batch means over B = 10 consecutive stretches, which respect autocorrelation times up
+    to about T / 100. |R_ii| below K u times the norm of its column, u the unit roundoff, is indistinguishable from 0.
+    With qr_every = 1 the Jacobian is then singular and the growth -inf; otherwise the interval may have been too long
+    for that direction, and its exponent is NaN.
 
     Args:
         system: the network; `jax.vmap` for an ensemble of systems, inputs or keys.
@@ -110,7 +113,8 @@ def lyapunov_spectrum(
         steps: T where inputs is a function or None.
         k: number of exponents, 1 ... N (default: N).
         qr_every: steps between orthonormalisations. Exact while well below ln(1/u) / (lambda_1 - lambda_k), 36 nats
-            over the spread in float64, 16 in float32; `log_det_residual` tells for full spectra.
+            over the spread in float64, 16 in float32; beyond it the
+            smallest exponents are NaN.
         transient: steps of the state thrown away first.
         tangent_transient: steps, after those, whose growth is thrown away while the tangent frame aligns.
         key: of the random orthonormal frame to start from (default: `jax.random.key(0)`).
@@ -159,7 +163,7 @@ class _Growth(NamedTuple):
 @partial(jax.jit, static_argnames="options")
 def _spectrum(system: DrivenSystem, drive: Drive, key: Array, options: _Options) -> LyapunovSpectrum:
     size, dtype = system.state_size, system.initial_state.dtype
-    frame, _ = jnp.linalg.qr(jax.random.normal(key, (size, options.k), dtype))
+    frame, _ = factor(jax.random.normal(key, (options.k, size), dtype))
 
     flow = advance_by(system, drive, start(system), options.transient) if options.transient else start(system)
     flow = dataclasses.replace(flow, tangents=frame)
@@ -177,7 +181,7 @@ def _spectrum(system: DrivenSystem, drive: Drive, key: Array, options: _Options)
 
 
 def _align(accumulator: None, before: Flow, after: Flow, number: Array) -> tuple[None, Flow]:
-    return accumulator, dataclasses.replace(after, tangents=orthonormalise(after.tangents)[0])
+    return accumulator, dataclasses.replace(after, tangents=factor(after.tangents)[0])
 
 
 def _accumulate(
@@ -191,9 +195,16 @@ def _accumulate(
     after: Flow,
     number: Array,
 ) -> tuple[_Growth, Flow]:
-    frame, triangle = orthonormalise(after.tangents)
+    passive, passive_before, steps = jax.lax.stop_gradient((system, before, after.t - before.t))
+    frame, triangle = factor(after.tangents)
+    diagonal = jnp.abs(jnp.diagonal(triangle))
+    broken = (after.first_nonfinite_step < 0) & ~jnp.all(jnp.isfinite(diagonal))
+    first_nonfinite_step = jnp.where(broken, after.t - 1, after.first_nonfinite_step)
+    # After one step a column lost in rounding is a singular Jacobian's; after several it may be the interval's fault.
+    unresolved = _unresolved(passive, drive, passive_before, steps, diagonal)
+    log_growth = jnp.where(unresolved, -jnp.inf if options.qr_every == 1 else jnp.nan, jnp.log(diagonal))
     # Behind a state that overflowed there is no Jacobian: relu'(NaN) = 0 would count as a gradient that vanishes.
-    log_growth = jnp.where(after.first_nonfinite_step < 0, jnp.log(jnp.diagonal(triangle)), jnp.nan)
+    log_growth = jnp.where(first_nonfinite_step < 0, log_growth, jnp.nan)
     batch = number * batches // blocks
     addend = log_growth - growth.compensation[batch]
     total = growth.sums[batch] + addend
@@ -202,16 +213,28 @@ def _accumulate(
     if options.k == system.state_size:
         residual = jax.lax.cond(
             number % CHECK_EVERY == 0,
-            lambda: jnp.maximum(residual, _log_det_residual(system, drive, before, after, log_growth)),
+            lambda: jnp.maximum(residual, _log_det_residual(passive, drive, passive_before, steps, log_growth)),
             lambda: residual,
         )
     growth = _Growth(growth.sums.at[batch].set(total), growth.compensation.at[batch].set(lost), residual)
-    broken = (after.first_nonfinite_step < 0) & ~jnp.all(log_growth < jnp.inf)
-    first_nonfinite_step = jnp.where(broken, after.t - 1, after.first_nonfinite_step)
     return growth, dataclasses.replace(after, tangents=frame, first_nonfinite_step=first_nonfinite_step)
 
 
-def _log_det_residual(system: DrivenSystem, drive: Drive, before: Flow, after: Flow, log_growth: Array) -> Array:
+def _unresolved(system: DrivenSystem, drive: Drive, before: Flow, steps: Array, diagonal: Array) -> Array:
+    """Tell which directions of a block were lost in rounding, [K].
+
+    The exact answer takes the tangents' lengths, and to keep the tangents past the QR costs a copy of them (6 % of the
+    run time at N = 256). It is wanted only where some entry is very small beside another: there the block is run again.
+    """
+    suspicious = ~(jnp.min(diagonal) > jnp.sqrt(jnp.finfo(diagonal.dtype).eps) * jnp.max(diagonal))
+    return jax.lax.cond(
+        suspicious,
+        lambda: lost_in_rounding(advance_by(system, drive, before, steps).tangents, diagonal),
+        lambda: jnp.zeros(diagonal.shape, bool),
+    )
+
+
+def _log_det_residual(system: DrivenSystem, drive: Drive, before: Flow, steps: Array, log_growth: Array) -> Array:
     """Compare a block's growth with the determinants of its Jacobians, taken one by one: nats per step."""
     identity = jnp.eye(system.state_size, dtype=log_growth.dtype)
 
@@ -220,9 +243,8 @@ def _log_det_residual(system: DrivenSystem, drive: Drive, before: Flow, after: F
         flow = advance(system, drive, dataclasses.replace(flow, tangents=identity))
         return log_det + jnp.linalg.slogdet(flow.tangents)[1], flow
 
-    steps = after.t - before.t
     log_det, _ = jax.lax.fori_loop(0, steps, add_step, (jnp.zeros((), log_growth.dtype), before))
-    total = jnp.sum(log_growth)
+    total = jax.lax.stop_gradient(jnp.sum(log_growth))
     both_singular = (total == -jnp.inf) & (log_det == -jnp.inf)
     return jnp.where(both_singular, 0.0, jnp.abs(total - log_det)) / steps
 
@@ -243,5 +265,5 @@ def _finalise(growth: _Growth, flow: Flow, steps: int, blocks: int, qr_every: in
         log_det_residual=growth.log_det_residual,
         first_nonfinite_step=flow.first_nonfinite_step,
         final_state=flow.state,
-        final_tangents=flow.tangents,
+        final_tangents=flow.tangents.T,
     )

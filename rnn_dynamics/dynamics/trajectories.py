@@ -92,7 +92,7 @@ class Flow:
     Attributes:
         t: steps made.
         state: [N].
-        tangents: [N, K], tangent vectors as columns; K = 0 while only the state is of interest.
+        tangents: [K, N], tangent vectors as rows; K = 0 while only the state is of interest.
         first_nonfinite_step: the step whose state was the first with an inf or NaN, -1 while there is none.
     """
 
@@ -103,20 +103,20 @@ class Flow:
 
 
 def start(system: DrivenSystem, tangents: Array | None = None) -> Flow:
-    """Stand at the initial state, with tangents [N, K] or none."""
+    """Stand at the initial state, with tangents [K, N] or none."""
     state = system.initial_state
-    tangents = jnp.zeros((state.shape[0], 0), state.dtype) if tangents is None else tangents
+    tangents = jnp.zeros((0, state.shape[0]), state.dtype) if tangents is None else tangents
     return Flow(jnp.int32(0), state, tangents, jnp.int32(-1))
 
 
 def advance(system: DrivenSystem, drive: Drive, flow: Flow) -> Flow:
     """Make one step of the state, and apply its Jacobian to the tangents: a linearised step, never a matrix."""
     inputs_t = drive.at(flow.t, flow.state.dtype)
-    if flow.tangents.shape[1] == 0:
+    if flow.tangents.shape[0] == 0:
         state, tangents = system.step(flow.state, inputs_t), flow.tangents
     else:
         state, push = jax.linearize(lambda s: system.step(s, inputs_t), flow.state)
-        tangents = jax.vmap(push, in_axes=1, out_axes=1)(flow.tangents)
+        tangents = jax.vmap(push)(flow.tangents)
     newly_nonfinite = (flow.first_nonfinite_step < 0) & ~jnp.all(jnp.isfinite(state))
     first_nonfinite_step = jnp.where(newly_nonfinite, flow.t, flow.first_nonfinite_step)
     return Flow(flow.t + 1, state, tangents, first_nonfinite_step)
