@@ -49,11 +49,7 @@ figures: venv  ## every figure, from the committed summaries
 	$(RUN) -m paper_figures
 
 bench: .venv/.bench  ## every benchmark, one after the other
-	@for file in benchmarks/[a-z]*.py; do \
-		module=$$(basename "$$file" .py); \
-		echo "$(RUN) -m benchmarks.$$module"; \
-		$(RUN) -m "benchmarks.$$module" || exit 1; \
-	done
+	$(RUN) -m benchmarks
 
 constraints:  ## pin every dependency anew, within what constraints.txt says already; delete it to take the newest
 	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-emit-find-links \

@@ -156,16 +156,16 @@ def fold(
         The accumulator and the flow after the last update.
     """
 
-    def body(carry: tuple[Accumulator, Flow], number: Array, length: int) -> tuple[tuple[Accumulator, Flow], None]:
+    def body(number: Array, carry: tuple[Accumulator, Flow], length: int) -> tuple[Accumulator, Flow]:
         accumulator, before = carry
-        return update(accumulator, before, advance_by(system, drive, before, length), number), None
+        return update(accumulator, before, advance_by(system, drive, before, length), number)
 
     whole, rest = divmod(steps, block)
     carry = (accumulator, flow)
     if whole:
-        carry, _ = jax.lax.scan(partial(body, length=block), carry, jnp.arange(whole))
+        carry = jax.lax.fori_loop(0, whole, partial(body, length=block), carry)
     if rest:
-        carry, _ = body(carry, jnp.int32(whole), rest)
+        carry = body(jnp.int32(whole), carry, rest)
     return carry
 
 
