@@ -5,7 +5,8 @@ A summary is a small table that a person can read and `git diff`, one row per nu
     series columns (network, stage, ...)   which curve
     quantity, units                        what
     x                                      where on the curve: horizon, lag, gain, ...; empty for a single number
-    mean, error, count                     over seeds: mean, its standard error, number of seeds
+    mean, error                            over seeds: mean and its standard error; inf or NaN if one seed's value is
+    count, finite                          number of seeds, and of those whose value is finite
 
 Beside NAME.csv lies NAME.json: what made the results behind it.
 """

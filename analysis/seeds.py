@@ -71,7 +71,9 @@ def rows(
     errors = None if within is None else np.stack([error.values for error in within])
     mean, error = mean_and_error(np.stack([point.values for point in points]), errors)
     places = [np.nan] if x is None else points[0][x].values
-    for place, value, spread in zip(places, np.atleast_1d(mean), np.atleast_1d(error), strict=True):
+    finite_seeds = np.isfinite(np.stack([point.values for point in points])).sum(axis=0)
+    along_x = (np.atleast_1d(mean), np.atleast_1d(error), np.atleast_1d(finite_seeds))
+    for place, value, spread, finite in zip(places, *along_x, strict=True):
         yield {
             **series,
             "quantity": quantity,
@@ -80,6 +82,7 @@ def rows(
             "mean": value,
             "error": spread,
             "count": len(points),
+            "finite": finite,
         }
 
 
@@ -106,9 +109,9 @@ def single(summary: pd.DataFrame, quantity: str, **series: Any) -> tuple[float, 
 
 
 def shown(mean: float, error: float, digits: int) -> str:
-    """Write a number for a person: "0.123 ± 0.004", without the error where it is not known."""
+    """Write a number for a person: "0.123 ± 0.004", without the error where it is not known, "—" if there is none."""
     if np.isnan(mean):
-        return "overflows"
+        return "—"
     if not np.isfinite(error):
         return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ± {error:.{digits}f}"

@@ -1,7 +1,8 @@
-"""The gain sets how fast Jacobian products shrink or grow, and the input shifts it.
+"""The gain sets how fast Jacobian products shrink or grow, under every input.
 
-Claim: finite-time growth rates converge to lambda_1 within about 1,000 steps; lambda_1 of tanh networks rises with the
-gain and falls with input drive; gated cells at small gain stay nearest to 0.
+Claim: finite-time growth rates converge to lambda_1, to 0.05 nats per step at 1,000 steps; lambda_1 of tanh networks
+rises with the gain; at small gain gated cells, the LSTM first, stay nearest to 0; relu networks of gain above sqrt(2)
+overflow.
 """
 
 import pandas as pd

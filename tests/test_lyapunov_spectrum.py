@@ -344,6 +344,42 @@ def test_batch_means_average_to_the_exponents_and_give_the_interval():
     np.testing.assert_allclose((high - low) / 2 / result.standard_error, 2.262157, atol=1e-6)  # t, 9 degrees
 
 
+@pytest.mark.parametrize(("steps", "qr_every"), [(1009, 100), (101, 50)])
+def test_standard_error_with_batches_of_different_length(steps, qr_every):
+    """Independent growth of variance v per step: the error of the mean is sqrt(v/T) on average, however it is cut."""
+    v = np.pi**2 / 8  # the variance of ln|x|, x normal
+
+    def log_normal_growth(params, carry, inputs_t):
+        return inputs_t * carry
+
+    def squared_error(key):
+        system = DrivenSystem.from_step(log_normal_growth, jnp.float64(0), jnp.zeros(1))
+        inputs = jax.random.normal(key, (steps, 1), jnp.float64)
+        return lyapunov_spectrum(system, inputs, qr_every=qr_every).standard_error[0] ** 2
+
+    squares = jax.vmap(squared_error)(jax.random.split(jax.random.key(0), 4000))
+    expected = v / steps
+    assert float(jnp.mean(squares)) == pytest.approx(expected, abs=4 * float(jnp.std(squares)) / np.sqrt(4000))
+
+
+def test_single_precision_never_calls_a_regular_jacobian_singular():
+    system, inputs = DrivenSystem.from_cell(elman(hidden=32), dtype=jnp.float32), noise(2000)
+    exponents = lyapunov_spectrum(system, inputs).exponents
+    assert not np.any(np.isneginf(exponents))
+    assert np.isnan(exponents[-1])  # its smallest single-step growth is below float32's resolution
+    reference = lyapunov_spectrum(DrivenSystem.from_cell(elman(hidden=32)), inputs)
+    assert abs(exponents[0] - reference.exponents[0]) < 5 * reference.standard_error[0]
+
+
+def test_rank_deficient_linear_network():
+    matrix = np.random.default_rng(1).normal(size=(6, 2)) @ np.random.default_rng(2).normal(size=(2, 6))
+    result = lyapunov_spectrum(linear_system(matrix), steps=5000, tangent_transient=100)
+    expected = np.sort(np.log(np.abs(np.linalg.eigvals(matrix))))[::-1][:2]
+    np.testing.assert_allclose(result.exponents[:2], expected, atol=1e-3)
+    assert np.all(np.isneginf(result.exponents[2:]))
+    assert result.log_det_residual == 0
+
+
 def test_undriven_cell_gets_zero_inputs():
     cell = elman()
     np.testing.assert_allclose(
@@ -366,10 +402,11 @@ def test_identity_network_is_exactly_neutral():
         (noise(10)[:, 0], {}, r"inputs must have shape \[time, feature\], got \(10,\)"),
         (noise(10, 3), {}, "inputs must have 1 features, got 3"),
         (noise(10), {"k": 9}, "k must be between 1 and the state size 8, got 9"),
-        (noise(10), {"k": 0}, "k must be between 1 and the state size 8, got 0"),
-        (noise(10), {"qr_every": 0}, "qr_every must be >= 1, got 0"),
+        (noise(10), {"k": 0}, "k must be a whole number >= 1, got 0"),
+        (noise(10), {"qr_every": 0}, "qr_every must be a whole number >= 1, got 0"),
         (noise(10), {"transient": 6, "tangent_transient": 4}, "must leave a step to measure: got 6 . 4 of 10"),
-        (noise(10), {"transient": -1}, "must be >= 0, got -1"),
+        (noise(10), {"transient": -1}, "transient must be a whole number >= 0, got -1"),
+        (jnp.sin, {"steps": 10}, r"inputs must give 1 features at each step, got shape \(\)"),
         (noise(10), {"steps": 11}, "steps must be between 1 and the 10 steps of the inputs, got 11"),
         (None, {}, "steps must be given when inputs is None"),
         (None, {"steps": 0}, "steps must be a whole number >= 1, got 0"),

@@ -84,6 +84,19 @@ def test_a_state_that_overflows_is_recorded(measure):
 
 
 @EVERY
+def test_gradients_go_through_or_are_refused(measure):
+    if measure.__name__ == "jacobian_product":
+        pytest.skip("documented as without reverse-mode derivative")
+    system, inputs = DrivenSystem.from_cell(any_cell("GRUCell", hidden=3)), noise(STEPS, 2)
+
+    def first_number(system):
+        return jax.tree.leaves(measure(system, inputs, **options_of(measure)))[1].ravel()[-1]
+
+    gradient = jax.grad(first_number)(system)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@EVERY
 def test_documentation_is_complete(measure):
     text = inspect.getdoc(measure)
     for part in ("Algorithm: ", "Cost", "Args:", "Returns:", "Raises:"):

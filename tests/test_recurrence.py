@@ -99,6 +99,18 @@ def test_gradients_are_those_without_padding_or_checkpoints(cell):
     assert_trees_close(jax.grad(one_by_one)(params), plain, atol=1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, {"project_ahead": True}], ids=str)
+def test_nan_in_padding_does_not_reach_gradients(options):
+    graph, params = nnx.split(any_cell("GRUCell"))
+    inputs = sequences()
+    poisoned = jnp.where(jnp.arange(STEPS)[None, :, None] < LENGTHS[:, None, None], inputs, jnp.nan)
+
+    def loss(params, inputs):
+        return jnp.sum(Recurrence(nnx.merge(graph, params), **options)(inputs, lengths=LENGTHS)[1] ** 2)
+
+    assert_trees_close(jax.grad(loss)(params, poisoned), jax.grad(loss)(params, inputs))
+
+
 @ALL_CELLS
 @pytest.mark.parametrize("options", [{}, {"checkpoint_every": 3}, {"reverse": True}], ids=str)
 def test_taps_are_the_loss_gradient_by_each_state(cell, options):

@@ -6,6 +6,7 @@ the linearised step nor the QR has to transpose anything.
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 
 def factor(tangents: Array) -> tuple[Array, Array]:
@@ -21,22 +22,30 @@ def factor(tangents: Array) -> tuple[Array, Array]:
     return columns.T, triangle
 
 
-def lost_in_rounding(tangents: Array, diagonal: Array) -> Array:
-    """Tell which diagonal entries of R carry no digit: those below K u times the length of their tangent.
+def lost_in_rounding(triangle: Array) -> Array:
+    """Tell which diagonal entries of R carry no digit: those below K u times the length of their column.
 
-    Such a tangent lies in the span of those before it, up to rounding (u is the unit roundoff): the Jacobian is
-    singular, as with relu units at rest, or too many steps were made since the last orthonormalisation. Without this,
-    float64's rounding would pass for a growth of -36 nats.
+    The columns of R are as long as the tangents that were factored. One with such an entry lies in the span of those
+    before it, up to rounding (u is the unit roundoff): the Jacobian is singular, as with relu units at rest, or worse
+    conditioned than the arithmetic can tell. Without this, float64's rounding would pass for a growth of -36 nats.
 
     Args:
-        tangents: [K, N], as they were factored.
-        diagonal: |R_ii|, [K].
+        triangle: R [K, K].
 
     Returns:
         [K], true where the entry is rounding.
     """
-    lengths = jnp.linalg.norm(tangents, axis=1)
-    return diagonal <= len(diagonal) * jnp.finfo(tangents.dtype).eps * lengths
+    lengths = jnp.linalg.norm(triangle, axis=0)
+    return jnp.abs(jnp.diagonal(triangle)) <= len(triangle) * jnp.finfo(triangle.dtype).eps * lengths
+
+
+def growth_of_lost(dtype: DTypeLike) -> float:
+    """Return the log growth of a direction that one step lost in rounding: -inf in float64, NaN in float32.
+
+    Float64 resolves about 30 nats in one step, and what falls below is nothing. Float32 resolves about 13, and a
+    saturated but regular Jacobian can fall below that: there it is not known.
+    """
+    return -float("inf") if jnp.finfo(dtype).bits >= 64 else float("nan")
 
 
 def orthonormalise(tangents: Array) -> tuple[Array, Array]:
@@ -50,6 +59,5 @@ def orthonormalise(tangents: Array) -> tuple[Array, Array]:
     """
     frame, triangle = factor(tangents)
     signs = jnp.where(jnp.diagonal(triangle) < 0, -1, 1).astype(triangle.dtype)
-    frame, triangle = frame * signs[:, None], triangle * signs[:, None]
-    rounding = lost_in_rounding(tangents, jnp.diagonal(triangle))
-    return frame, jnp.where(jnp.diag(rounding), 0.0, triangle)
+    lost = lost_in_rounding(triangle)
+    return frame * signs[:, None], jnp.where(jnp.diag(lost), 0.0, triangle * signs[:, None])

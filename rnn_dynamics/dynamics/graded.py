@@ -38,19 +38,21 @@ class GradedTriangle:
     def multiplied_by(self, triangle: Array) -> "GradedTriangle":
         """Multiply from the left by an upper triangular matrix [N, N] of ordinary numbers with a diagonal >= 0."""
         diagonal = jnp.diagonal(triangle)
-        alive = (diagonal > 0) & (self.log_scale > -jnp.inf)
-        scale = jnp.where(alive, self.log_scale, 0.0)
-        # D^-1 (triangle / diagonal) D: rows that are gone keep the identity's row, columns that are gone feed nobody.
+        was_alive = self.log_scale > -jnp.inf
+        alive = was_alive & (diagonal > 0)
+        scale = jnp.where(was_alive, self.log_scale, 0.0)
+        # D^-1 (triangle / diagonal) D. A direction that dies in this factor still feeds the rows above it, for what it
+        # held until now is part of the product; one that was dead before feeds nobody.
         ratio = jnp.exp(jnp.triu(scale[None, :] - scale[:, None], 1))
         rows = jnp.triu(triangle, 1) / jnp.where(alive, diagonal, 1.0)[:, None]
-        strict = jnp.where(alive[:, None] & alive[None, :], rows * ratio, 0.0)
+        strict = jnp.where(alive[:, None] & was_alive[None, :], rows * ratio, 0.0)
         return GradedTriangle(
             jnp.where(alive, self.log_scale + jnp.log(jnp.where(alive, diagonal, 1.0)), -jnp.inf),
             self.unit_upper + strict @ self.unit_upper,
         )
 
     def log_singular_values(self) -> Array:
-        """Return ln(singular values), [N], largest first, each to high relative accuracy.
+        """Return ln(singular values), [N], largest first, as accurate as the factors are.
 
         One-sided Jacobi on the rows (Demmel and Veselic, SIAM J. Matrix Anal. Appl. 13, 1992), with each row held as
         a unit vector and the logarithm of its length; a sweep rotates N/2 disjoint pairs at a time.

@@ -10,7 +10,16 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, advance, advance_by, make_drive, start
+from rnn_dynamics.dynamics.trajectories import (
+    Drive,
+    Flow,
+    InputSource,
+    advance,
+    advance_by,
+    make_drive,
+    start,
+    whole_number,
+)
 
 NORMS = ("frobenius", "spectral")
 
@@ -79,9 +88,8 @@ def gradient_norm_by_lag(
     drive = make_drive(system, inputs, steps)
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
-    if transient < 0:
-        raise ValueError(f"transient must be >= 0, got {transient}")
-    if not 1 <= max_lag <= drive.steps - transient:
+    transient, max_lag = whole_number("transient", transient, least=0), whole_number("max_lag", max_lag, least=1)
+    if max_lag > drive.steps - transient:
         raise ValueError(
             f"max_lag must be between 1 and the {drive.steps - transient} steps after the transient, got {max_lag}"
         )

@@ -1,4 +1,4 @@
-"""Finite-time singular values of Jacobian products, exact at any magnitude."""
+"""Finite-time singular values of Jacobian products, however many nats they span."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,10 +10,19 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from rnn_dynamics.dynamics.frames import orthonormalise
+from rnn_dynamics.dynamics.frames import growth_of_lost, orthonormalise
 from rnn_dynamics.dynamics.graded import GradedTriangle
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, advance, advance_by, make_drive, start
+from rnn_dynamics.dynamics.trajectories import (
+    Drive,
+    Flow,
+    InputSource,
+    advance,
+    advance_by,
+    make_drive,
+    start,
+    whole_number,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -23,8 +32,8 @@ class JacobianProduct:
 
     Attributes:
         horizons: [M], number of Jacobian factors.
-        log_singular_values: [M, K], nats, largest first; -inf where the product is exactly singular, NaN where the
-            state did not stay finite.
+        log_singular_values: [M, K], nats, largest first; -inf where the product is singular (NaN in float32, which
+            cannot tell), NaN where the state did not stay finite.
         first_nonfinite_step: first step with an inf or NaN in the state, -1 if there was none.
     """
 
@@ -62,8 +71,12 @@ def jacobian_product(
     .. math:: J_{t+\tau} \cdots J_{t+1} = \partial s_{t+\tau} / \partial s_t, \qquad t = \mathrm{transient}
 
     Algorithm: the product is carried as Q D U with D in logarithms (see `graded`), one QR and one triangular matmul a
-    step; at each horizon one-sided Jacobi gives every singular value to high relative accuracy, though they span
+    step; at each horizon one-sided Jacobi gives every singular value, though they span
     thousands of nats. QR alone, as in `lyapunov_spectrum`, has only the asymptotic growth rates.
+
+    Each step is backward stable: values are right to many digits while growth keeps its direction, however many nats
+    they span. What has shrunk by more than 1/u against the rest and then grows back is lost, as to any such method. The
+    result has no reverse-mode derivative, as the horizons make the loop's length dynamic.
 
     Cost per step: 2 N^3 flops for each gate, 8 N^3 / 3 for the QR and 2 N^3 for the product; per horizon some tens of
     N^3.
@@ -89,8 +102,7 @@ def jacobian_product(
         raise ValueError(f"horizons must be whole numbers >= 1, got {horizons}")
     if np.any(np.diff(taus) <= 0):
         raise ValueError(f"horizons must increase, got {horizons}")
-    if transient < 0:
-        raise ValueError(f"transient must be >= 0, got {transient}")
+    transient = whole_number("transient", transient, least=0)
     needed = transient + int(taus[-1])
     if steps is None and (inputs is None or callable(inputs)):
         steps = needed
@@ -100,8 +112,8 @@ def jacobian_product(
             f"horizons must end within the inputs: transient {transient} + horizon {taus[-1]} > {drive.steps} steps"
         )
     size = system.state_size
-    k = size if k is None else k
-    if not 1 <= k <= size:
+    k = size if k is None else whole_number("k", k, least=1)
+    if k > size:
         raise ValueError(f"k must be between 1 and the state size {size}, got {k}")
     return _products(system, drive, jnp.asarray(taus, jnp.int32), k, transient)
 
@@ -122,7 +134,9 @@ def _products(system: DrivenSystem, drive: Drive, horizons: Array, k: int, trans
 
     def to_horizon(carry: tuple[GradedTriangle, Flow], factors: Array) -> tuple[tuple[GradedTriangle, Flow], Array]:
         product, flow = jax.lax.fori_loop(0, factors, multiply, carry)
-        values = jnp.where(flow.first_nonfinite_step < 0, product.log_singular_values()[:k], jnp.nan)
+        values = product.log_singular_values()[:k]
+        values = jnp.where(values == -jnp.inf, growth_of_lost(dtype), values)
+        values = jnp.where(flow.first_nonfinite_step < 0, values, jnp.nan)
         return (product, flow), values
 
     first = (GradedTriangle.identity(size, dtype), flow)

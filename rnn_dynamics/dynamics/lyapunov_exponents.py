@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from rnn_dynamics.dynamics.frames import factor, lost_in_rounding
+from rnn_dynamics.dynamics.frames import factor, growth_of_lost, lost_in_rounding
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import (
     Drive,
@@ -21,6 +21,7 @@ from rnn_dynamics.dynamics.trajectories import (
     fold,
     make_drive,
     start,
+    whole_number,
 )
 
 BATCHES = 10
@@ -38,15 +39,17 @@ class LyapunovSpectrum:
     """Exponents with what is needed to trust them.
 
     Attributes:
-        exponents: [K], nats per step, largest first; -inf for a direction that some step maps to nothing, NaN where
-            the state did not stay finite, or for a direction that `qr_every` steps shrink beyond resolution.
-        standard_error: [K], nats per step, from the batch means; NaN where fewer than two blocks were run.
+        exponents: [K], nats per step, largest first; -inf for a direction that some step maps to nothing; NaN where the
+            state did not stay finite, or for a direction that `qr_every` steps, or one in float32, shrink beyond
+            resolution.
+        standard_error: [K], nats per step, from the batch means; NaN where the exponent is not finite, or fewer than
+            two blocks were run.
         batch_means: [B, K], nats per step: the exponents over B consecutive stretches of the run.
         log_det_residual: largest |sum_i ln|R_ii| - ln|det J|| per step over the checked blocks, nats per step; rounding
-            alone if all is well, NaN if K < N.
+            alone if all is well, 0 where all Jacobians are singular, NaN if K < N.
         first_nonfinite_step: first step with an inf or NaN in the state or in the growth, -1 if there was none.
         final_state: [N], s_T.
-        final_tangents: [N, K], orthonormal frame at s_T.
+        final_tangents: [N, K], orthonormal frame at s_T, in the order of the QR.
     """
 
     exponents: Float[Array, "*E K"]
@@ -105,9 +108,9 @@ def lyapunov_spectrum(
     Standard errors are those of batch means over B = 10 consecutive stretches. 95 % intervals cover as they should from
     about 400 autocorrelation times of the growth on (benchmarks/coverage.py).
 
-    |R_ii| below K u times the length of its column, u the unit roundoff, is indistinguishable from 0. With qr_every = 1
-    the Jacobian is then singular and the growth -inf; otherwise the interval may have been too long for that direction,
-    and its exponent is NaN.
+    |R_ii| below K u times the length of its column, u the unit roundoff, is indistinguishable from 0. In float64 with
+    qr_every = 1 the Jacobian is then singular and the growth -inf. In float32, or after several steps, it may only have
+    shrunk beyond what the arithmetic resolves (13 nats in float32), and the exponent is NaN.
 
     Args:
         system: the network; `jax.vmap` for an ensemble of systems, inputs or keys.
@@ -129,13 +132,12 @@ def lyapunov_spectrum(
     """
     drive = make_drive(system, inputs, steps)
     size = system.state_size
-    k = size if k is None else k
-    if not 1 <= k <= size:
+    k = size if k is None else whole_number("k", k, least=1)
+    if k > size:
         raise ValueError(f"k must be between 1 and the state size {size}, got {k}")
-    if qr_every < 1:
-        raise ValueError(f"qr_every must be >= 1, got {qr_every}")
-    if transient < 0 or tangent_transient < 0:
-        raise ValueError(f"transient and tangent_transient must be >= 0, got {transient} and {tangent_transient}")
+    qr_every = whole_number("qr_every", qr_every, least=1)
+    transient = whole_number("transient", transient, least=0)
+    tangent_transient = whole_number("tangent_transient", tangent_transient, least=0)
     if transient + tangent_transient >= drive.steps:
         raise ValueError(
             f"transient + tangent_transient must leave a step to measure: got {transient} + {tangent_transient} "
@@ -202,8 +204,8 @@ def _accumulate(
     broken = (after.first_nonfinite_step < 0) & ~jnp.all(jnp.isfinite(diagonal))
     first_nonfinite_step = jnp.where(broken, after.t - 1, after.first_nonfinite_step)
     # After one step a column lost in rounding is a singular Jacobian's; after several it may be the interval's fault.
-    unresolved = _unresolved(passive, drive, passive_before, steps, diagonal)
-    log_growth = jnp.where(unresolved, -jnp.inf if options.qr_every == 1 else jnp.nan, jnp.log(diagonal))
+    lost = growth_of_lost(triangle.dtype) if options.qr_every == 1 else jnp.nan
+    log_growth = jnp.where(lost_in_rounding(jax.lax.stop_gradient(triangle)), lost, jnp.log(diagonal))
     # Behind a state that overflowed there is no Jacobian: relu'(NaN) = 0 would count as a gradient that vanishes.
     log_growth = jnp.where(first_nonfinite_step < 0, log_growth, jnp.nan)
     batch = jnp.sum(number >= first_blocks[1:-1])
@@ -221,20 +223,6 @@ def _accumulate(
     return growth, dataclasses.replace(after, tangents=frame, first_nonfinite_step=first_nonfinite_step)
 
 
-def _unresolved(system: DrivenSystem, drive: Drive, before: Flow, steps: Array, diagonal: Array) -> Array:
-    """Tell which directions of a block were lost in rounding, [K].
-
-    The exact answer takes the tangents' lengths, and to keep the tangents past the QR costs a copy of them (6 % of the
-    run time at N = 256). It is wanted only where some entry is very small beside another: there the block is run again.
-    """
-    suspicious = ~(jnp.min(diagonal) > jnp.sqrt(jnp.finfo(diagonal.dtype).eps) * jnp.max(diagonal))
-    return jax.lax.cond(
-        suspicious,
-        lambda: lost_in_rounding(advance_by(system, drive, before, steps).tangents, diagonal),
-        lambda: jnp.zeros(diagonal.shape, bool),
-    )
-
-
 def _log_det_residual(system: DrivenSystem, drive: Drive, before: Flow, steps: Array, log_growth: Array) -> Array:
     """Compare a block's growth with the determinants of its Jacobians, taken one by one: nats per step."""
     identity = jnp.eye(system.state_size, dtype=log_growth.dtype)
@@ -246,8 +234,7 @@ def _log_det_residual(system: DrivenSystem, drive: Drive, before: Flow, steps: A
 
     log_det, _ = jax.lax.fori_loop(0, steps, add_step, (jnp.zeros((), log_growth.dtype), before))
     total = jax.lax.stop_gradient(jnp.sum(log_growth))
-    both_singular = (total == -jnp.inf) & (log_det == -jnp.inf)
-    return jnp.where(both_singular, 0.0, jnp.abs(total - log_det)) / steps
+    return jnp.where(total == -jnp.inf, 0.0, jnp.abs(total - log_det)) / steps  # singular: nothing to compare
 
 
 def _finalise(growth: _Growth, flow: Flow, first_steps: np.ndarray) -> LyapunovSpectrum:
@@ -256,7 +243,10 @@ def _finalise(growth: _Growth, flow: Flow, first_steps: np.ndarray) -> LyapunovS
     exponents = jnp.sum(growth.sums, axis=0) / steps
     batch_means = growth.sums / jnp.asarray(lengths[:, None], growth.sums.dtype)
     deviations = batch_means - exponents[None, :]
-    variance = jnp.sum(deviations**2, axis=0) / (batches - 1) if batches > 1 else jnp.full_like(exponents, jnp.nan)
+    weights = jnp.asarray(lengths[:, None] / lengths.mean(), deviations.dtype)  # a short batch scatters more
+    variance = (
+        jnp.sum(weights * deviations**2, axis=0) / (batches - 1) if batches > 1 else jnp.full_like(exponents, jnp.nan)
+    )
     order = jnp.argsort(-exponents)
     return LyapunovSpectrum(
         exponents=exponents[order],

@@ -127,6 +127,7 @@ class DrivenSystem:
 
         Raises:
             TypeError: if the step is not callable.
+            ValueError: a carry with arrays that are not floating point.
         """
         if not callable(step):
             raise TypeError(f"step must be a function (params, carry, inputs_t) -> carry, got {type(step).__name__}")
@@ -138,6 +139,9 @@ class DrivenSystem:
     ) -> "DrivenSystem":
         if dtype is not None:
             params, carry = _cast((params, carry), dtype)
+        for leaf in jax.tree.leaves(carry):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+                raise ValueError(f"carry must hold floating point arrays, got one of dtype {jnp.result_type(leaf)}")
         layout = CarryLayout.of(carry)
         return cls(params, layout.flatten(carry), layout, step, in_features)
 

@@ -5,6 +5,7 @@ the step, and what an update returns is carried and not stacked.
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -18,7 +19,10 @@ from rnn_dynamics.dynamics.system import DrivenSystem
 
 Accumulator = TypeVar("Accumulator")
 InputSource = Any
-"""Inputs [T, F]; or a function of the step, t -> [F] with t a traced int32; or None for an undriven system."""
+"""Inputs [T, F]; or a function of the step, t -> [F] with t a traced int32; or None for an undriven system.
+
+A function is compiled in, by its identity: it must be pure, and what it closes over must not change between calls.
+"""
 
 
 @jax.tree_util.register_dataclass
@@ -41,11 +45,33 @@ class Drive:
     def at(self, t: Array, dtype: Any) -> Array | None:
         """Return inputs_t [F] at step t, or None for an undriven system of unknown input width."""
         if self.values is not None:
-            inputs_t = jax.lax.dynamic_index_in_dim(self.values, t, keepdims=False)
-            return inputs_t.astype(dtype) if jnp.issubdtype(inputs_t.dtype, jnp.floating) else inputs_t
+            return _floats_as(dtype, jax.lax.dynamic_index_in_dim(self.values, t, keepdims=False))
         if self.function is not None:
-            return self.function(t)
+            return _floats_as(dtype, jnp.asarray(self.function(t)))
         return None if self.in_features is None else jnp.zeros(self.in_features, dtype)
+
+
+def _floats_as(dtype: Any, inputs_t: Array) -> Array:
+    return inputs_t.astype(dtype) if jnp.issubdtype(inputs_t.dtype, jnp.floating) else inputs_t
+
+
+def whole_number(name: str, value: Any, *, least: int) -> int:
+    """Check an argument that counts something.
+
+    Args:
+        name: of the argument.
+        value: what came; NumPy's whole numbers are welcome.
+        least: the smallest allowed.
+
+    Returns:
+        The value as an int.
+
+    Raises:
+        ValueError: anything but a whole number from `least` on.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+    return operator.index(value)
 
 
 def make_drive(system: DrivenSystem, inputs: InputSource, steps: int | None) -> Drive:
@@ -67,12 +93,15 @@ def make_drive(system: DrivenSystem, inputs: InputSource, steps: int | None) -> 
             f"system must be one network with a state [N], got a state of shape {system.initial_state.shape}; "
             "measure an ensemble with jax.vmap"
         )
-    if steps is not None and (not isinstance(steps, int) or steps < 1):
-        raise ValueError(f"steps must be a whole number >= 1, got {steps!r}")
+    steps = None if steps is None else whole_number("steps", steps, least=1)
     function: Any = inputs if callable(inputs) else None
     if inputs is None or function is not None:
         if steps is None:
             raise ValueError(f"steps must be given when inputs is {'None' if inputs is None else 'a function'}")
+        if function is not None and system.in_features is not None:
+            shape = jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32)).shape
+            if shape != (system.in_features,):
+                raise ValueError(f"inputs must give {system.in_features} features at each step, got shape {shape}")
         return Drive(None, function, steps, system.in_features)
     inputs = jnp.asarray(inputs)
     if inputs.ndim != 2:

@@ -78,11 +78,13 @@ class Recurrence(nnx.Module):
         carry = initial_carry
         if carry is None:
             carry = self.cell.initialize_carry((batch, features), nnx.Rngs(0))
+        valid = None if lengths is None else jnp.arange(steps)[:, None] < lengths[None, :]
         drive = jnp.swapaxes(inputs, 0, 1)
+        if valid is not None:  # masking the carry stops garbage on the way forward, but not NaN * 0 on the way back
+            drive = jnp.where(valid[:, :, None], drive, jnp.zeros((), drive.dtype))
         step = self.cell
         if isinstance(self.cell, TwoHalves) and self._projects_ahead():
             drive, step = self.cell.project(drive), self.cell.advance
-        valid = None if lengths is None else jnp.arange(steps)[:, None] < lengths[None, :]
 
         def body(carry: Carry, at_step: tuple[Array, Array | None, Array | None]) -> tuple[Carry, Array]:
             drive_t, valid_t, probe = at_step
