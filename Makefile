@@ -26,7 +26,7 @@ help:  ## this list
 demo: venv  ## minutes on two cores: run one experiment, print its summary, draw its figure
 	$(RUN) -m experiments before_and_after_training --preset laptop
 	$(RUN) -m analysis before_and_after_training --summaries results/summaries
-	$(RUN) -m paper_figures before_and_after_training --summaries results/summaries
+	$(RUN) -m paper_figures before_and_after_training --summaries results/summaries --output results/figures
 
 test: venv  ## the tests but for the slow ones; make test ARGS='-k lstm' picks some, ARGS='-m slow' the slow ones
 	$(RUN) -m pytest $(ARGS)

@@ -11,6 +11,7 @@ Time on two cores: about 10 minutes (laptop), 15 s (smoke).
 MNIST and IMDB must be prepared for TFDS; without them add e.g. --inputs noise digits.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -95,10 +96,14 @@ def grid(config: Config) -> list[Point]:
     """List every network with every gain, input and seed; inputs outermost, so that each data set is read once.
 
     Raises:
-        ValueError: a horizon below 1, an unknown cell, activation or input.
+        ValueError: a horizon below 1, more exponents than units, a gain that is not positive, an unknown name.
     """
     if config.horizon < 1:
         raise ValueError(f"horizon must be >= 1, got {config.horizon}")
+    if not 1 <= config.exponents <= config.hidden:
+        raise ValueError(f"exponents must be between 1 and hidden = {config.hidden}, got {config.exponents}")
+    if not all(0 < gain < math.inf for gain in config.gains):
+        raise ValueError(f"gains must be positive numbers, got {', '.join(map(str, config.gains))}")
     for name in config.inputs:
         if name not in (NOISE, *TASKS):
             raise ValueError(unknown_name("input", name, [NOISE, *TASKS]))
@@ -132,7 +137,7 @@ def run(point: Point) -> xr.Dataset:
     system = DrivenSystem.from_cell(cell)
     horizons = horizons_up_to(point.horizon)
     product = jacobian_product(system, stream, horizons=horizons, transient=TRANSIENT)
-    k = min(point.exponents, system.state_size)
+    k = point.exponents
     spectrum = lyapunov_spectrum(system, stream, k=k, transient=TRANSIENT // 2, tangent_transient=TRANSIENT // 2)
     by_lag = gradient_norm_by_lag(system, stream, max_lag=min(MAX_LAG, point.horizon), transient=TRANSIENT)
     nats, rate = "nats", "nats per step"

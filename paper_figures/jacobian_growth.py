@@ -5,6 +5,8 @@ rises with the gain; at small gain gated cells, the LSTM first, stay nearest to 
 overflow.
 """
 
+from string import ascii_lowercase
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -38,8 +40,8 @@ def draw(summary: pd.DataFrame) -> Figure:
         above.set_title(INPUTS[name])
         above.set_xlabel("horizon τ [steps]")
         below.set_xlabel("gain g")
-        letter(above, "abcd"[column])
-        letter(below, "efgh"[column])
+        letter(above, ascii_lowercase[column])
+        letter(below, ascii_lowercase[len(inputs) + column])
     grid[0, 0].set_ylabel(rf"$\frac{{1}}{{τ}}$ ln $\Vert J_τ \cdots J_1 \Vert_2$ [nats/step], $g={shown_gain:g}$")
     grid[1, 0].set_ylabel(r"$λ_1$ [nats/step]")
     handles, labels = grid[0, 0].get_legend_handles_labels()

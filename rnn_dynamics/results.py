@@ -283,7 +283,8 @@ def load_run(path: Path) -> list[xr.Dataset]:
         CorruptResult: if the manifest is unreadable or a result is not whole.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no finished run {path}")
+        there = ", ".join(sorted(run.stem for run in path.parent.glob("*.json"))) or "none"
+        raise FileNotFoundError(f"there is no finished run {path}; finished there: {there}")
     try:
         points = json.loads(path.read_text())["points"]
     except (ValueError, KeyError, TypeError):

@@ -88,6 +88,9 @@ def make_drive(system: DrivenSystem, inputs: InputSource, steps: int | None) -> 
     Raises:
         ValueError: a stacked system, inputs of the wrong rank or width, steps missing, below 1 or beyond the inputs.
     """
+    if not isinstance(system, DrivenSystem):
+        made = "DrivenSystem.from_cell or DrivenSystem.from_step"
+        raise ValueError(f"system must be a DrivenSystem, got {type(system).__name__}; make one with {made}")
     if system.initial_state.ndim != 1:
         raise ValueError(
             f"system must be one network with a state [N], got a state of shape {system.initial_state.shape}; "
