@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import any_cell, noise
 
-from rnn_dynamics.cells import CELLS
+from rnn_dynamics.cells import CELLS, ElmanCell
+from rnn_dynamics.cells.initializers import orthogonal
 from rnn_dynamics.layers import Recurrence
 from rnn_dynamics.taps import tap
 
@@ -220,3 +221,22 @@ def test_bad_input_gets_one_sentence(inputs, options, sentence, request):
 def test_bad_checkpointing():
     with pytest.raises(ValueError, match="checkpoint_every must be >= 1 or None, got 0"):
         Recurrence(any_cell("GRUCell"), checkpoint_every=0)
+
+
+def test_pascanus_omega_is_zero_for_an_orthogonal_linear_network():
+    """Omega = sum_t (||dL/dh_t|| / ||dL/dh_{t+1}|| - 1)^2 (Pascanu, Mikolov and Bengio 2013, eq. 9), from the taps."""
+    cell = ElmanCell(
+        2, 6, activation="identity", recurrent_kernel_init=orthogonal(), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
+    )
+    graph, params = nnx.split(cell)
+
+    def omega(gain):
+        scaled = nnx.merge(graph, params)
+        scaled.recurrent_kernel[...] = gain * scaled.recurrent_kernel[...]
+        norms = jax.grad(lambda taps: jnp.sum(Recurrence(scaled)(sequences(), taps=taps)[0] ** 3))(
+            jnp.zeros((STEPS, BATCH))
+        )
+        return jnp.sum((norms[:-1] / norms[1:] - 1) ** 2)
+
+    assert float(omega(1.0)) < 1e-26
+    assert float(omega(0.9)) == pytest.approx((STEPS - 1) * BATCH * 0.1**2, rel=1e-10)
