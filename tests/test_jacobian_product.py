@@ -132,7 +132,7 @@ def test_close_values_are_told_apart():
     triangle = np.linalg.qr(left @ np.diag(expected) @ right)[1]
     triangle *= np.sign(np.diag(triangle))[:, None]
     product = GradedTriangle.identity(6, jnp.float64).multiplied_by(jnp.asarray(triangle))
-    np.testing.assert_allclose(np.exp(product.log_singular_values()), expected, rtol=1e-7)
+    np.testing.assert_allclose(np.exp(product.singular_values().log_values), expected, rtol=1e-7)
 
 
 def test_leading_values():
@@ -156,3 +156,46 @@ def test_leading_values():
 def test_bad_input_gets_one_sentence(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         jacobian_product(DrivenSystem.from_cell(elman()), noise(10), **options)
+
+
+@pytest.mark.parametrize("hidden", [3, 4])
+def test_singular_vectors_are_those_of_dense_algebra(hidden):
+    """P v_i = exp(l_i) u_i with both sets orthonormal leaves no freedom but the signs."""
+    system, inputs = DrivenSystem.from_cell(lstm(hidden=hidden)), noise(6)
+    result = jacobian_product(system, inputs, horizons=[1, 6], vectors=True)
+    jacobians = dense_jacobians(system, inputs)
+    for number, horizon in enumerate([1, 6]):
+        product = np.linalg.multi_dot([*jacobians[:horizon][::-1], np.eye(2 * hidden)])
+        left, right = result.left_vectors[number], result.right_vectors[number]
+        values = np.exp(result.log_singular_values[number])
+        np.testing.assert_allclose(left.T @ left, np.eye(2 * hidden), atol=1e-13)
+        np.testing.assert_allclose(right.T @ right, np.eye(2 * hidden), atol=1e-13)
+        np.testing.assert_allclose(product @ right, left * values, atol=1e-13 * values[0])
+        np.testing.assert_allclose(product.T @ left, right * values, atol=1e-13 * values[0])
+
+
+def test_singular_vectors_where_dense_algebra_sees_nothing():
+    """A constant symmetric matrix: at any horizon the singular vectors are the eigenvectors."""
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0]
+    eigenvalues = np.array([2.0, -1.1, 0.6, 0.3, -0.05])
+    system = linear_system(basis @ np.diag(eigenvalues) @ basis.T)
+    result = jacobian_product(system, horizons=1001, k=3, vectors=True)
+    np.testing.assert_allclose(result.log_singular_values[0], 1001 * np.log(np.abs(eigenvalues[:3])), rtol=1e-12)
+    for vectors in (result.left_vectors[0], result.right_vectors[0]):
+        np.testing.assert_allclose(np.abs(basis[:, :3].T @ vectors), np.eye(3), atol=1e-11)
+    signs = np.sum(result.left_vectors[0] * result.right_vectors[0], axis=0)
+    np.testing.assert_allclose(signs, np.sign(eigenvalues[:3]), atol=1e-11)
+    assert jacobian_product(system, horizons=3).left_vectors is None
+
+
+def test_log_determinant_and_histogram():
+    system, inputs = DrivenSystem.from_cell(elman()), noise(40)
+    result = jacobian_product(system, inputs, horizons=[1, 40], k=2)
+    log_dets = np.linalg.slogdet(dense_jacobians(system, inputs))[1]
+    np.testing.assert_allclose(result.log_determinant, [log_dets[0], log_dets.sum()], atol=1e-11)
+    full = jacobian_product(system, inputs, horizons=[1, 40])
+    np.testing.assert_allclose(jnp.sum(full.log_singular_values, axis=1), full.log_determinant, atol=1e-11)
+    densities, edges = full.histogram(5)
+    np.testing.assert_allclose(np.sum(densities * np.diff(edges), axis=1), 1)
+    inside = (full.finite_time_exponents[1] >= edges[0]) & (full.finite_time_exponents[1] < edges[1])
+    assert densities[1, 0] * (edges[1] - edges[0]) * 8 == pytest.approx(np.sum(inside))

@@ -7,6 +7,7 @@ of products: Ballard, Demmel, Dumitriu and Rusciano, arXiv 1909.06524), and leav
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +52,13 @@ class GradedTriangle:
             self.unit_upper + strict @ self.unit_upper,
         )
 
-    def log_singular_values(self) -> Array:
-        """Return ln(singular values), [N], largest first, as accurate as the factors are.
+    @property
+    def log_determinant(self) -> Array:
+        """ln|det R|, nats."""
+        return jnp.sum(self.log_scale)
+
+    def singular_values(self) -> "GradedSingularValues":
+        """Decompose, with values as accurate as the factors are.
 
         One-sided Jacobi on the rows (Demmel and Veselic, SIAM J. Matrix Anal. Appl. 13, 1992), with each row held as
         a unit vector and the logarithm of its length; a sweep rotates N/2 disjoint pairs at a time.
@@ -64,23 +70,47 @@ class GradedTriangle:
         rows, log_lengths = _renormalise(rows, log_lengths)
         rounds = jnp.asarray(_round_robin(size + padding))
         tolerance = size * jnp.finfo(rows.dtype).eps
+        first = _Rotated(rows, log_lengths, jnp.eye(size + padding, dtype=rows.dtype))
 
-        def sweep(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-            rows, log_lengths, _, sweeps = carry
-            (rows, log_lengths), cosines = jax.lax.scan(_rotate_pairs, (rows, log_lengths), rounds)
-            return rows, log_lengths, jnp.max(cosines), sweeps + 1
+        def sweep(carry: tuple[_Rotated, Array, Array]) -> tuple[_Rotated, Array, Array]:
+            rotated, cosines = jax.lax.scan(_rotate_pairs, carry[0], rounds)
+            return rotated, jnp.max(cosines), carry[2] + 1
 
-        def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
-            return (carry[2] > tolerance) & (carry[3] < MAX_SWEEPS)
+        def unfinished(carry: tuple[_Rotated, Array, Array]) -> Array:
+            return (carry[1] > tolerance) & (carry[2] < MAX_SWEEPS)
 
         largest = jnp.array(jnp.inf, rows.dtype)
-        _, log_lengths, _, _ = jax.lax.while_loop(unfinished, sweep, (rows, log_lengths, largest, jnp.int32(0)))
-        return jnp.sort(log_lengths, descending=True)[:size]
+        rotated, _, _ = jax.lax.while_loop(unfinished, sweep, (first, largest, jnp.int32(0)))
+        # The padding is the only row that no rotation moves, so it is told from a row that died by its place.
+        order = jnp.argsort(-rotated.log_lengths[:size], stable=True)
+        return GradedSingularValues(rotated.log_lengths[order], rotated.rotations[order, :size], rotated.rows[order])
 
 
-def _rotate_pairs(carry: tuple[Array, Array], pairs: Array) -> tuple[tuple[Array, Array], Array]:
-    """Make the rows of each pair orthogonal: pairs [N/2, 2] -> new (rows, log lengths), |cosine| before, [N/2]."""
-    rows, log_lengths = carry
+class GradedSingularValues(NamedTuple):
+    """R = sum_i exp(log_values_i) left_i^T right_i.
+
+    Attributes:
+        log_values: [N], nats, largest first.
+        left: [N, N], singular vectors as rows.
+        right: [N, N], singular vectors as rows; zeros where the value is exactly 0.
+    """
+
+    log_values: Array
+    left: Array
+    right: Array
+
+
+class _Rotated(NamedTuple):
+    """Rows as unit vectors and log lengths, and the rotations that made them: rotations @ R = exp(log lengths) rows."""
+
+    rows: Array
+    log_lengths: Array
+    rotations: Array
+
+
+def _rotate_pairs(carry: _Rotated, pairs: Array) -> tuple[_Rotated, Array]:
+    """Make the rows of each pair orthogonal: pairs [N/2, 2] -> rotated, |cosine| before, [N/2]."""
+    rows, log_lengths, rotations = carry
     first, second = pairs[:, 0], pairs[:, 1]
     swap = log_lengths[first] < log_lengths[second]
     long, short = jnp.where(swap, second, first), jnp.where(swap, first, second)
@@ -97,8 +127,15 @@ def _rotate_pairs(carry: tuple[Array, Array], pairs: Array) -> tuple[tuple[Array
     a, b = scale * (a - (tangent * ratio)[:, None] * b), scale * (b + slope[:, None] * a)
     a, log_a = _renormalise(a, log_lengths[long])
     b, log_b = _renormalise(b, log_lengths[short])
-    rows = rows.at[long].set(a).at[short].set(b)
-    return (rows, log_lengths.at[long].set(log_a).at[short].set(log_b)), jnp.abs(cosine)
+    of_long, of_short = rotations[long], rotations[short]
+    turned_long = scale * (of_long - tangent[:, None] * of_short)
+    turned_short = scale * (of_short + tangent[:, None] * of_long)
+    rotated = _Rotated(
+        rows.at[long].set(a).at[short].set(b),
+        log_lengths.at[long].set(log_a).at[short].set(log_b),
+        rotations.at[long].set(turned_long).at[short].set(turned_short),
+    )
+    return rotated, jnp.abs(cosine)
 
 
 def _renormalise(rows: Array, log_lengths: Array) -> tuple[Array, Array]:

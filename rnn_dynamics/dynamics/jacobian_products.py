@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +35,18 @@ class JacobianProduct:
         horizons: [M], number of Jacobian factors.
         log_singular_values: [M, K], nats, largest first; -inf where the product is singular (NaN in float32, which
             cannot tell), NaN where the state did not stay finite.
+        log_determinant: [M], ln|det| of the product, nats, as singular as the values are.
+        left_vectors: [M, N, K], in the columns; None unless asked for.
+        right_vectors: [M, N, K], in the columns, the perturbations of s_t that grow by the singular values; zeros where
+            the product is exactly singular. None unless asked for.
         first_nonfinite_step: first step with an inf or NaN in the state, -1 if there was none.
     """
 
     horizons: Int[Array, "*E M"]
     log_singular_values: Float[Array, "*E M K"]
+    log_determinant: Float[Array, "*E M"]
+    left_vectors: Float[Array, "*E M N K"] | None
+    right_vectors: Float[Array, "*E M N K"] | None
     first_nonfinite_step: Int[Array, "*E"]
 
     @property
@@ -56,6 +64,21 @@ class JacobianProduct:
         """Log singular values over the horizon, [M, K], nats per step."""
         return self.log_singular_values / self.horizons[..., :, None]
 
+    def histogram(self, bins: int | Sequence[float] = 20) -> tuple[np.ndarray, np.ndarray]:
+        """Return the density of the finite-time exponents at each horizon, over the ensemble where there is one.
+
+        Args:
+            bins: how many, of equal width over all horizons, or their edges in nats per step.
+
+        Returns:
+            Densities [M, bins], per nat per step, of the values that are finite; edges [bins + 1].
+        """
+        exponents = np.asarray(self.finite_time_exponents)
+        finite = exponents[np.isfinite(exponents)]
+        edges = np.histogram_bin_edges(finite, bins)  # pyright: ignore[reportArgumentType]
+        by_horizon = np.moveaxis(exponents, -2, 0).reshape(exponents.shape[-2], -1)
+        return np.stack([np.histogram(row[np.isfinite(row)], edges, density=True)[0] for row in by_horizon]), edges
+
 
 def jacobian_product(
     system: DrivenSystem,
@@ -65,6 +88,7 @@ def jacobian_product(
     steps: int | None = None,
     k: int | None = None,
     transient: int = 0,
+    vectors: bool = False,
 ) -> JacobianProduct:
     r"""Measure the singular values of products of successive state Jacobians, many horizons in one pass.
 
@@ -89,6 +113,7 @@ def jacobian_product(
         steps: T where inputs is a function; for an undriven run transient + the longest horizon is the default.
         k: how many of the leading values to return (default: all N).
         transient: steps of the state thrown away first.
+        vectors: whether to return the singular vectors, 2 M N K numbers.
 
     Returns:
         The log singular values by horizon, in nats.
@@ -115,16 +140,18 @@ def jacobian_product(
     k = size if k is None else whole_number("k", k, least=1)
     if k > size:
         raise ValueError(f"k must be between 1 and the state size {size}, got {k}")
-    return _products(system, drive, jnp.asarray(taus, jnp.int32), k, transient)
+    return _products(system, drive, jnp.asarray(taus, jnp.int32), k, transient, vectors)
 
 
-@partial(jax.jit, static_argnames=("k", "transient"))
-def _products(system: DrivenSystem, drive: Drive, horizons: Array, k: int, transient: int) -> JacobianProduct:
+@partial(jax.jit, static_argnames=("k", "transient", "vectors"))
+def _products(
+    system: DrivenSystem, drive: Drive, horizons: Array, k: int, transient: int, vectors: bool
+) -> JacobianProduct:
     size, dtype = system.state_size, system.initial_state.dtype
     # Any orthogonal start leaves the singular values as they are; a random one keeps the triangle well conditioned.
-    frame = jax.random.orthogonal(jax.random.key(0), size, dtype=dtype)
+    first_frame = jax.random.orthogonal(jax.random.key(0), size, dtype=dtype)
     flow = advance_by(system, drive, start(system), transient) if transient else start(system)
-    flow = dataclasses.replace(flow, tangents=frame)
+    flow = dataclasses.replace(flow, tangents=first_frame)
 
     def multiply(_: Array, carry: tuple[GradedTriangle, Flow]) -> tuple[GradedTriangle, Flow]:
         product, flow = carry
@@ -132,13 +159,22 @@ def _products(system: DrivenSystem, drive: Drive, horizons: Array, k: int, trans
         frame, triangle = orthonormalise(flow.tangents)
         return product.multiplied_by(triangle), dataclasses.replace(flow, tangents=frame)
 
-    def to_horizon(carry: tuple[GradedTriangle, Flow], factors: Array) -> tuple[tuple[GradedTriangle, Flow], Array]:
+    def to_horizon(
+        carry: tuple[GradedTriangle, Flow], factors: Array
+    ) -> tuple[tuple[GradedTriangle, Flow], tuple[Array, Array, Any, Any]]:
         product, flow = jax.lax.fori_loop(0, factors, multiply, carry)
-        values = product.log_singular_values()[:k]
-        values = jnp.where(values == -jnp.inf, growth_of_lost(dtype), values)
-        values = jnp.where(flow.first_nonfinite_step < 0, values, jnp.nan)
-        return (product, flow), values
+        singular = product.singular_values()
+        known = partial(_known, broken=flow.first_nonfinite_step >= 0)
+        left = (singular.left[:k] @ flow.tangents).T if vectors else None
+        right = (singular.right[:k] @ first_frame).T if vectors else None
+        return (product, flow), (known(singular.log_values[:k]), known(product.log_determinant), left, right)
 
     first = (GradedTriangle.identity(size, dtype), flow)
-    (_, flow), log_singular_values = jax.lax.scan(to_horizon, first, jnp.diff(horizons, prepend=0))
-    return JacobianProduct(horizons, log_singular_values, flow.first_nonfinite_step)
+    (_, flow), (values, determinant, left, right) = jax.lax.scan(to_horizon, first, jnp.diff(horizons, prepend=0))
+    return JacobianProduct(horizons, values, determinant, left, right, flow.first_nonfinite_step)
+
+
+def _known(logarithms: Array, *, broken: Array) -> Array:
+    """Set to NaN what is not known: behind a state that overflowed, or lost in float32."""
+    logarithms = jnp.where(logarithms == -jnp.inf, growth_of_lost(logarithms.dtype), logarithms)
+    return jnp.where(broken, jnp.nan, logarithms)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,14 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from rnn_dynamics.dynamics.frames import factor, growth_of_lost, lost_in_rounding
+from rnn_dynamics.dynamics.chunks import Sweeps, grow_in_chunks
+from rnn_dynamics.dynamics.frames import householder, reframe
+from rnn_dynamics.dynamics.growth import LONGEST_INTERVAL, Growth, Interval, grow
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import (
     Drive,
     Flow,
     InputSource,
-    advance,
     advance_by,
     fold,
     make_drive,
@@ -29,14 +30,13 @@ BATCHES = 10
 intervals that cover too little: with 32, 95 % intervals of 2,000 steps of a slow GRU covered 88 %
 (benchmarks/coverage.py; Schmeiser, Oper. Res. 30, 1982, on choosing 10 to 30)."""
 
-CHECK_EVERY = 256
-"""Blocks between two determinant checks: half a percent of the run time."""
+METHODS = ("sequential", "chunked")
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LyapunovSpectrum:
-    """Exponents with what is needed to trust them.
+    """Exponents with what is needed to trust them, and to go on from where they end.
 
     Attributes:
         exponents: [K], nats per step, largest first; -inf for a direction that some step maps to nothing; NaN where the
@@ -45,20 +45,47 @@ class LyapunovSpectrum:
         standard_error: [K], nats per step, from the batch means; NaN where the exponent is not finite, or fewer than
             two blocks were run.
         batch_means: [B, K], nats per step: the exponents over B consecutive stretches of the run.
+        growth: [R, K], nats, over R shorter stretches, in the order of the frame's vectors.
+        growth_steps: [R], steps of each stretch.
         log_det_residual: largest |sum_i ln|R_ii| - ln|det J|| per step over the checked blocks, nats per step; rounding
             alone if all is well, 0 where all Jacobians are singular, NaN if K < N.
+        steps_per_qr: mean number of steps between orthonormalisations.
+        largest_spread: nats, the largest ln(length of a tangent / R_ii) that one of them met: a relative error u
+            exp(spread) in the growth of that block.
+        sweep_residual: nats per step, the certificate of method="chunked": what the last sweep changed; 0 otherwise.
+        sweeps: how many were made after the first; 0 for method="sequential".
         first_nonfinite_step: first step with an inf or NaN in the state or in the growth, -1 if there was none.
-        final_state: [N], s_T.
-        final_tangents: [N, K], orthonormal frame at s_T, in the order of the QR.
+        final_step: steps made in all, the transients included.
+        final_state: [N], the state after them.
+        final_tangents: [N, K], orthonormal frame there, in the order of the QR.
     """
 
     exponents: Float[Array, "*E K"]
     standard_error: Float[Array, "*E K"]
     batch_means: Float[Array, "*E B K"]
+    growth: Float[Array, "*E R K"]
+    growth_steps: Int[Array, "*E R"]
     log_det_residual: Float[Array, "*E"]
+    steps_per_qr: Float[Array, "*E"]
+    largest_spread: Float[Array, "*E"]
+    sweep_residual: Float[Array, "*E"]
+    sweeps: Int[Array, "*E"]
     first_nonfinite_step: Int[Array, "*E"]
+    final_step: Int[Array, "*E"]
     final_state: Float[Array, "*E N"]
     final_tangents: Float[Array, "*E N K"]
+
+    @property
+    def history(self) -> Array:
+        """Exponents after each of the R stretches, [R, K], nats per step, in the order of `exponents`."""
+        order = jnp.argsort(-jnp.sum(self.growth, axis=-2), axis=-1)
+        ordered = jnp.take_along_axis(self.growth, order[..., None, :], axis=-1)
+        return jnp.cumsum(ordered, axis=-2) / self.history_steps[..., :, None]
+
+    @property
+    def history_steps(self) -> Array:
+        """Measured steps behind each row of `history`, [R]."""
+        return jnp.cumsum(self.growth_steps, axis=-1)
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and upper ends, [K] each, of Student-t intervals for the exponents.
@@ -86,24 +113,29 @@ def lyapunov_spectrum(
     *,
     steps: int | None = None,
     k: int | None = None,
-    qr_every: int = 1,
+    qr_every: int | str = 1,
     transient: int = 0,
     tangent_transient: int = 0,
     key: Array | None = None,
+    resume_from: LyapunovSpectrum | None = None,
+    method: str = "sequential",
+    chunk: int | None = None,
+    max_sweeps: int = 20,
+    tolerance: float = 1e-6,
 ) -> LyapunovSpectrum:
     r"""Measure the leading k Lyapunov exponents of a network along one driven trajectory.
 
     Algorithm: Benettin et al. (Meccanica 15, 1980) in the QR form of Eckmann and Ruelle (Rev. Mod. Phys. 57, 1985). A
-    frame Q of k orthonormal tangents is pushed through the linearised step and orthonormalised again by a Householder
-    QR:
+    frame Q of k orthonormal tangents is pushed through the linearised step and orthonormalised again:
 
     .. math:: J_t Q_{t-1} = Q_t R_t, \qquad \lambda_i = \frac{1}{T} \sum_t \ln |(R_t)_{ii}|
 
-    The Jacobian is never formed. For driven networks these are the conditional exponents of the state given the inputs.
+    The Jacobian is never formed. The QR is Cholesky's where the spread of the tangents allows it, Householder's where
+    not (see `frames.reframe`). For driven networks these are the conditional exponents of the state given the inputs.
 
-    Cost per step: 2 N^2 k flops for each gate, and 4 N k^2 - 4 k^3 / 3 for the QR every `qr_every` steps. On CPUs
-    LAPACK's QR of N near 128 is faster with one BLAS thread than with several (OPENBLAS_NUM_THREADS=1). Memory: N k,
-    whatever T.
+    Cost per step: 2 N^2 k flops for each gate, and every `qr_every` steps 10 N k^2 / 3 for the QR. On CPUs
+    LAPACK is faster for N near 128 with one BLAS thread than with several (OPENBLAS_NUM_THREADS=1). Memory: N k,
+    whatever T; "chunked" needs that for each chunk.
 
     Standard errors are those of batch means over B = 10 consecutive stretches. 95 % intervals cover as they should from
     about 400 autocorrelation times of the growth on (benchmarks/coverage.py).
@@ -118,142 +150,177 @@ def lyapunov_spectrum(
         steps: T where inputs is a function or None.
         k: number of exponents, 1 ... N (default: N).
         qr_every: steps between orthonormalisations. Exact while well below ln(1/u) / (lambda_1 - lambda_k), 36 nats
-            over the spread in float64, 16 in float32; beyond it the smallest exponents are NaN.
+            over the spread in float64, 16 in float32; beyond it the smallest exponents are NaN. "auto" chooses each
+            interval from the spread that the one before had, and does again, with half the steps, what cost more than
+            half of the digits; it has no reverse-mode derivative.
         transient: steps of the state thrown away first.
         tangent_transient: steps, after those, whose growth is thrown away while the tangent frame aligns.
         key: of the random orthonormal frame to start from (default: `jax.random.key(0)`).
+        resume_from: an earlier result whose run goes on: from its state, frame and step, its growth counted in. Inputs
+            are those that follow, `steps` counts them, and a function of the step is asked for the steps that follow.
+        method: "sequential"; or "chunked", which runs all chunks of the trajectory at once and sweeps over them until
+            their frames fit (see `chunks`): the same answer, many times faster on accelerators, slower on CPUs. It
+            has no reverse-mode derivative.
+        chunk: steps of each chunk (default: the steps over 64, and at least 64).
+        max_sweeps: sweeps after the first, at most.
+        tolerance: change of the exponents between two sweeps, nats per step, at which to stop. Where `max_sweeps` did
+            not get there, `sweep_residual` is above it.
 
     Returns:
         The spectrum, exponents in nats per step, largest first.
 
     Raises:
         ValueError: inputs of the wrong rank or width, k outside 1 ... N, qr_every < 1, negative transients, no step
-        left.
+        left, a chunk longer than the run, an unknown method, a result to resume from that is of another system.
     """
-    drive = make_drive(system, inputs, steps)
+    if not isinstance(resume_from, LyapunovSpectrum | None):
+        raise ValueError(f"resume_from must be a LyapunovSpectrum, got {type(resume_from).__name__}")
+    first_step = None if resume_from is None else resume_from.final_step
+    drive = make_drive(system, inputs, steps, first_step=first_step)
     size = system.state_size
-    k = size if k is None else whole_number("k", k, least=1)
+    k = (size if resume_from is None else resume_from.exponents.shape[-1]) if k is None else k
+    k = whole_number("k", k, least=1)
     if k > size:
         raise ValueError(f"k must be between 1 and the state size {size}, got {k}")
-    qr_every = whole_number("qr_every", qr_every, least=1)
     transient = whole_number("transient", transient, least=0)
     tangent_transient = whole_number("tangent_transient", tangent_transient, least=0)
-    if transient + tangent_transient >= drive.steps:
+    left = drive.steps - transient - tangent_transient
+    if left <= 0:
         raise ValueError(
             f"transient + tangent_transient must leave a step to measure: got {transient} + {tangent_transient} "
             f"of {drive.steps} steps"
         )
+    if resume_from is not None:
+        _check_resumable(system, resume_from, k, transient + tangent_transient)
+    interval = _interval(qr_every, left)
+    sweeps = None if method == "sequential" else _sweeps(method, left, chunk, max_sweeps, tolerance)
     key = jax.random.key(0) if key is None else key
-    options = _Options(k, qr_every, transient, tangent_transient)
-    return _spectrum(system, drive, key, options)
+    return _spectrum(system, drive, key, resume_from, _Options(k, interval, transient, tangent_transient, sweeps))
 
 
 class _Options(NamedTuple):
     k: int
-    qr_every: int
+    interval: Interval
     transient: int
     tangent_transient: int
+    sweeps: Sweeps | None
 
 
-class _Growth(NamedTuple):
-    """Running sums of log growth, [B, K], with their rounding errors (Kahan), and the worst determinant check."""
+def _interval(qr_every: Any, steps: int) -> Interval:
+    if isinstance(qr_every, str):
+        if qr_every != "auto":
+            raise ValueError(f'qr_every must be a whole number >= 1 or "auto", got {qr_every!r}')
+        return Interval(int(np.clip(steps // (2 * BATCHES), 1, LONGEST_INTERVAL)), chosen=True)
+    return Interval(whole_number("qr_every", qr_every, least=1), chosen=False)
 
-    sums: Array
-    compensation: Array
-    log_det_residual: Array
+
+def _sweeps(method: Any, steps: int, chunk: int | None, max_sweeps: int, tolerance: float) -> Sweeps:
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    chunk = min(max(steps // 64, 64), steps) if chunk is None else whole_number("chunk", chunk, least=1)
+    if chunk > steps:
+        raise ValueError(f"chunk must be between 1 and the {steps} steps to measure, got {chunk}")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be a number >= 0, in nats per step, got {tolerance!r}")
+    return Sweeps(chunk, whole_number("max_sweeps", max_sweeps, least=0), float(tolerance))
+
+
+def _check_resumable(system: DrivenSystem, earlier: LyapunovSpectrum, k: int, transients: int) -> None:
+    if earlier.final_tangents.shape != (system.state_size, k):
+        raise ValueError(
+            f"resume_from must hold a frame of shape {(system.state_size, k)}, got {earlier.final_tangents.shape}"
+        )
+    if transients:
+        raise ValueError(f"transient and tangent_transient must be 0 with resume_from, got {transients} steps in all")
 
 
 @partial(jax.jit, static_argnames="options")
-def _spectrum(system: DrivenSystem, drive: Drive, key: Array, options: _Options) -> LyapunovSpectrum:
-    size, dtype = system.state_size, system.initial_state.dtype
-    frame, _ = factor(jax.random.normal(key, (options.k, size), dtype))
+def _spectrum(
+    system: DrivenSystem, drive: Drive, key: Array, earlier: LyapunovSpectrum | None, options: _Options
+) -> LyapunovSpectrum:
+    if earlier is None:
+        flow = _aligned(system, drive, key, options)
+    else:
+        flow = Flow(earlier.final_step, earlier.final_state, earlier.final_tangents.T, earlier.first_nonfinite_step)
+    steps = drive.steps - options.transient - options.tangent_transient
+    change, sweeps = jnp.zeros((), flow.state.dtype), jnp.int32(0)
+    parts = []
+    if options.sweeps is not None:
+        in_chunks = steps - steps % options.sweeps.chunk
+        part, flow, change, sweeps = grow_in_chunks(
+            system, drive, flow, steps=in_chunks, interval=options.interval, sweeps=options.sweeps
+        )
+        parts.append(part)
+        steps -= in_chunks
+    if steps:
+        part, flow = grow(system, drive, flow, steps=steps, interval=options.interval)
+        parts.append(part)
+    return _finalise(parts, flow, earlier, change, sweeps)
 
+
+def _aligned(system: DrivenSystem, drive: Drive, key: Array, options: _Options) -> Flow:
+    """Run both transients: the flow with an orthonormal frame where the measurement starts."""
+    frame, _ = householder(jax.random.normal(key, (options.k, system.state_size), system.initial_state.dtype))
     flow = advance_by(system, drive, start(system), options.transient) if options.transient else start(system)
     flow = dataclasses.replace(flow, tangents=frame)
     if options.tangent_transient:
-        _, flow = fold(system, drive, flow, None, _align, steps=options.tangent_transient, block=options.qr_every)
-
-    steps = drive.steps - options.transient - options.tangent_transient
-    blocks = -(-steps // options.qr_every)
-    batches = min(BATCHES, blocks)
-    first_blocks = -(-np.arange(batches + 1) * blocks // batches)  # of each batch; then the number of all blocks
-    update = partial(_accumulate, system, drive, options, first_blocks)
-    zeros = jnp.zeros((batches, options.k), dtype)
-    growth = _Growth(zeros, zeros, jnp.array(0.0 if options.k == size else jnp.nan, dtype))
-    growth, flow = fold(system, drive, flow, growth, update, steps=steps, block=options.qr_every)
-    return _finalise(growth, flow, np.minimum(first_blocks * options.qr_every, steps))
+        block = 1 if options.interval.chosen else options.interval.longest
+        spread = jnp.zeros((), frame.dtype)
+        _, flow = fold(system, drive, flow, spread, _align, steps=options.tangent_transient, block=block)
+    return dataclasses.replace(flow, tangents=householder(flow.tangents)[0])
 
 
-def _align(accumulator: None, before: Flow, after: Flow, number: Array) -> tuple[None, Flow]:
-    return accumulator, dataclasses.replace(after, tangents=factor(after.tangents)[0])
+def _align(spread: Array, before: Flow, after: Flow, number: Array) -> tuple[Array, Flow]:
+    reframed = reframe(after.tangents, spread)
+    return reframed.spread, dataclasses.replace(after, tangents=reframed.frame)
 
 
-def _accumulate(
-    system: DrivenSystem,
-    drive: Drive,
-    options: _Options,
-    first_blocks: np.ndarray,
-    growth: _Growth,
-    before: Flow,
-    after: Flow,
-    number: Array,
-) -> tuple[_Growth, Flow]:
-    passive, passive_before, steps = jax.lax.stop_gradient((system, before, after.t - before.t))
-    frame, triangle = factor(after.tangents)
-    diagonal = jnp.abs(jnp.diagonal(triangle))
-    broken = (after.first_nonfinite_step < 0) & ~jnp.all(jnp.isfinite(diagonal))
-    first_nonfinite_step = jnp.where(broken, after.t - 1, after.first_nonfinite_step)
-    # After one step a column lost in rounding is a singular Jacobian's; after several it may be the interval's fault.
-    lost = growth_of_lost(triangle.dtype) if options.qr_every == 1 else jnp.nan
-    log_growth = jnp.where(lost_in_rounding(jax.lax.stop_gradient(triangle)), lost, jnp.log(diagonal))
-    # Behind a state that overflowed there is no Jacobian: relu'(NaN) = 0 would count as a gradient that vanishes.
-    log_growth = jnp.where(first_nonfinite_step < 0, log_growth, jnp.nan)
-    batch = jnp.sum(number >= first_blocks[1:-1])
-    addend = log_growth - growth.compensation[batch]
-    total = growth.sums[batch] + addend
-    lost = jnp.where(jnp.isfinite(total), (total - growth.sums[batch]) - addend, 0.0)
-    residual = growth.log_det_residual
-    if options.k == system.state_size:
-        residual = jax.lax.cond(
-            number % CHECK_EVERY == 0,
-            lambda: jnp.maximum(residual, _log_det_residual(passive, drive, passive_before, steps, log_growth)),
-            lambda: residual,
-        )
-    growth = _Growth(growth.sums.at[batch].set(total), growth.compensation.at[batch].set(lost), residual)
-    return growth, dataclasses.replace(after, tangents=frame, first_nonfinite_step=first_nonfinite_step)
-
-
-def _log_det_residual(system: DrivenSystem, drive: Drive, before: Flow, steps: Array, log_growth: Array) -> Array:
-    """Compare a block's growth with the determinants of its Jacobians, taken one by one: nats per step."""
-    identity = jnp.eye(system.state_size, dtype=log_growth.dtype)
-
-    def add_step(_: Array, carry: tuple[Array, Flow]) -> tuple[Array, Flow]:
-        log_det, flow = carry
-        flow = advance(system, drive, dataclasses.replace(flow, tangents=identity))
-        return log_det + jnp.linalg.slogdet(flow.tangents)[1], flow
-
-    log_det, _ = jax.lax.fori_loop(0, steps, add_step, (jnp.zeros((), log_growth.dtype), before))
-    total = jax.lax.stop_gradient(jnp.sum(log_growth))
-    return jnp.where(total == -jnp.inf, 0.0, jnp.abs(total - log_det)) / steps  # singular: nothing to compare
-
-
-def _finalise(growth: _Growth, flow: Flow, first_steps: np.ndarray) -> LyapunovSpectrum:
-    batches, steps = growth.sums.shape[0], int(first_steps[-1])
-    lengths = np.diff(first_steps)
-    exponents = jnp.sum(growth.sums, axis=0) / steps
-    batch_means = growth.sums / jnp.asarray(lengths[:, None], growth.sums.dtype)
-    deviations = batch_means - exponents[None, :]
-    weights = jnp.asarray(lengths[:, None] / lengths.mean(), deviations.dtype)  # a short batch scatters more
-    variance = (
-        jnp.sum(weights * deviations**2, axis=0) / (batches - 1) if batches > 1 else jnp.full_like(exponents, jnp.nan)
-    )
+def _finalise(
+    parts: list[Growth], flow: Flow, earlier: LyapunovSpectrum | None, change: Array, sweeps: Array
+) -> LyapunovSpectrum:
+    dtype = flow.state.dtype
+    sums = jnp.concatenate(([] if earlier is None else [earlier.growth]) + [part.sums for part in parts])
+    steps = jnp.concatenate(([] if earlier is None else [earlier.growth_steps]) + [part.steps for part in parts])
+    blocks = sum(part.blocks for part in parts).astype(dtype)
+    spread = jnp.max(jnp.stack([part.largest_spread for part in parts]))
+    residual = jnp.max(jnp.stack([part.log_det_residual for part in parts]))
+    if earlier is not None:
+        blocks += jnp.sum(earlier.growth_steps) / earlier.steps_per_qr
+        spread = jnp.maximum(spread, earlier.largest_spread)
+        residual = jnp.maximum(residual, earlier.log_det_residual)
+        change, sweeps = jnp.maximum(change, earlier.sweep_residual), jnp.maximum(sweeps, earlier.sweeps)
+    total = jnp.sum(steps, promote_integers=False)
+    exponents = jnp.sum(sums, axis=0) / total
+    batch_means, standard_error = _batches(sums, steps, exponents)
     order = jnp.argsort(-exponents)
     return LyapunovSpectrum(
         exponents=exponents[order],
-        standard_error=jnp.sqrt(variance / batches)[order],
+        standard_error=standard_error[order],
         batch_means=batch_means[:, order],
-        log_det_residual=growth.log_det_residual,
+        growth=sums,
+        growth_steps=steps,
+        log_det_residual=residual,
+        steps_per_qr=total / blocks,
+        largest_spread=spread,
+        sweep_residual=change,
+        sweeps=sweeps,
         first_nonfinite_step=flow.first_nonfinite_step,
+        final_step=flow.t,
         final_state=flow.state,
         final_tangents=flow.tangents.T,
     )
+
+
+def _batches(sums: Array, steps: Array, exponents: Array) -> tuple[Array, Array]:
+    """Gather stretches in batches of nearly equal length: means [B, K] and the standard error [K] of their mean."""
+    batches = min(BATCHES, len(sums))
+    total = jnp.sum(steps, promote_integers=False)
+    first_steps = jnp.cumsum(steps, dtype=steps.dtype) - steps
+    batch = first_steps // -(-total // batches)
+    lengths = jnp.zeros(batches, sums.dtype).at[batch].add(steps.astype(sums.dtype))[:, None]
+    means = jnp.zeros((batches, sums.shape[1]), sums.dtype).at[batch].add(sums) / lengths
+    if batches == 1:
+        return means, jnp.full_like(exponents, jnp.nan)
+    weights = lengths / jnp.mean(lengths)  # a short batch scatters more
+    variance = jnp.sum(weights * (means - exponents[None, :]) ** 2, axis=0) / (batches - 1)
+    return means, jnp.sqrt(variance / batches)

@@ -151,8 +151,13 @@ class DrivenSystem:
         return self.initial_state.shape[-1]
 
     def step(self, state: Array, inputs_t: Array | None) -> Array:
-        """Make one step: state [N], inputs_t [F] -> state [N]."""
-        carry = self.step_function(self.params, self.layout.unflatten(state), inputs_t)
+        """Make one step: state [N], inputs_t [F] -> state [N].
+
+        Matmuls that do not say otherwise, and their derivatives, run in the full precision of their dtype: a GPU's
+        TF32 would move exponents in the third digit.
+        """
+        with jax.default_matmul_precision("highest"):
+            carry = self.step_function(self.params, self.layout.unflatten(state), inputs_t)
         return self.layout.flatten(carry).astype(state.dtype)
 
 

@@ -28,16 +28,18 @@ A function is compiled in, by its identity: it must be pure, and what it closes 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Drive:
-    """The inputs of a run, readable at any step t = 0 ... steps-1.
+    """The inputs of a run, readable at any step t = first_step ... first_step + steps-1.
 
     Attributes:
         values: [T, F], or None.
+        first_step: the step that values[0] belongs to; 0 but for a run that goes on from an earlier one.
         function: t -> [F], or None (static).
         steps: T (static).
         in_features: F where the system knows it, for the zeros that drive an undriven cell (static).
     """
 
     values: Array | None
+    first_step: Array
     function: Callable[[Array], Array] | None = dataclasses.field(metadata={"static": True})
     steps: int = dataclasses.field(metadata={"static": True})
     in_features: int | None = dataclasses.field(metadata={"static": True})
@@ -45,7 +47,7 @@ class Drive:
     def at(self, t: Array, dtype: Any) -> Array | None:
         """Return inputs_t [F] at step t, or None for an undriven system of unknown input width."""
         if self.values is not None:
-            return _floats_as(dtype, jax.lax.dynamic_index_in_dim(self.values, t, keepdims=False))
+            return _floats_as(dtype, jax.lax.dynamic_index_in_dim(self.values, t - self.first_step, keepdims=False))
         if self.function is not None:
             return _floats_as(dtype, jnp.asarray(self.function(t)))
         return None if self.in_features is None else jnp.zeros(self.in_features, dtype)
@@ -74,13 +76,16 @@ def whole_number(name: str, value: Any, *, least: int) -> int:
     return operator.index(value)
 
 
-def make_drive(system: DrivenSystem, inputs: InputSource, steps: int | None) -> Drive:
+def make_drive(
+    system: DrivenSystem, inputs: InputSource, steps: int | None, *, first_step: Array | None = None
+) -> Drive:
     """Check a system and its inputs against each other.
 
     Args:
         system: one system; an ensemble goes through `jax.vmap`.
         inputs: [T, F], a function t -> [F], or None.
         steps: T where inputs is a function or None; otherwise None, or at most the inputs' length.
+        first_step: that of a run that goes on from an earlier one (default: 0).
 
     Returns:
         The drive.
@@ -97,6 +102,7 @@ def make_drive(system: DrivenSystem, inputs: InputSource, steps: int | None) -> 
             "measure an ensemble with jax.vmap"
         )
     steps = None if steps is None else whole_number("steps", steps, least=1)
+    first_step = jnp.int32(0) if first_step is None else first_step
     function: Any = inputs if callable(inputs) else None
     if inputs is None or function is not None:
         if steps is None:
@@ -105,7 +111,7 @@ def make_drive(system: DrivenSystem, inputs: InputSource, steps: int | None) -> 
             shape = jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32)).shape
             if shape != (system.in_features,):
                 raise ValueError(f"inputs must give {system.in_features} features at each step, got shape {shape}")
-        return Drive(None, function, steps, system.in_features)
+        return Drive(None, first_step, function, steps, system.in_features)
     inputs = jnp.asarray(inputs)
     if inputs.ndim != 2:
         raise ValueError(f"inputs must have shape [time, feature], got {inputs.shape}; vmap over a batch of sequences")
@@ -113,7 +119,7 @@ def make_drive(system: DrivenSystem, inputs: InputSource, steps: int | None) -> 
         raise ValueError(f"inputs must have {system.in_features} features, got {inputs.shape[1]}")
     if inputs.shape[0] < (steps or 1):
         raise ValueError(f"steps must be between 1 and the {inputs.shape[0]} steps of the inputs, got {steps or 0}")
-    return Drive(inputs, None, steps or inputs.shape[0], system.in_features)
+    return Drive(inputs, first_step, None, steps or inputs.shape[0], system.in_features)
 
 
 @jax.tree_util.register_dataclass
@@ -134,11 +140,10 @@ class Flow:
     first_nonfinite_step: Array
 
 
-def start(system: DrivenSystem, tangents: Array | None = None) -> Flow:
-    """Stand at the initial state, with tangents [K, N] or none."""
+def start(system: DrivenSystem) -> Flow:
+    """Stand at the initial state, without tangents."""
     state = system.initial_state
-    tangents = jnp.zeros((0, state.shape[0]), state.dtype) if tangents is None else tangents
-    return Flow(jnp.int32(0), state, tangents, jnp.int32(-1))
+    return Flow(jnp.int32(0), state, jnp.zeros((0, state.shape[0]), state.dtype), jnp.int32(-1))
 
 
 def advance(system: DrivenSystem, drive: Drive, flow: Flow) -> Flow:
@@ -199,6 +204,41 @@ def fold(
     if rest:
         carry = body(jnp.int32(whole), carry, rest)
     return carry
+
+
+def fold_adaptively(
+    system: DrivenSystem,
+    drive: Drive,
+    flow: Flow,
+    accumulator: Accumulator,
+    update: Callable[[Accumulator, Flow, Flow], tuple[Accumulator, Flow]],
+    *,
+    steps: int,
+    block: Callable[[Accumulator], Array],
+) -> tuple[Accumulator, Flow]:
+    """Fold a quantity over time by blocks whose length it chooses as it goes; no reverse-mode derivative.
+
+    Args:
+        system: the network.
+        drive: its inputs.
+        flow: where to start.
+        accumulator: the quantity's own running result, any pytree.
+        update: (accumulator, flow before the block, flow after it) -> (accumulator, flow). It may return the flow
+            before the block, to have it done again with another length.
+        steps: how many steps in all.
+        block: accumulator -> length of the next block.
+
+    Returns:
+        The accumulator and the flow after the last update.
+    """
+    end = flow.t + steps
+
+    def body(carry: tuple[Accumulator, Flow]) -> tuple[Accumulator, Flow]:
+        accumulator, before = carry
+        length = jnp.minimum(block(accumulator), end - before.t)
+        return update(accumulator, before, advance_by(system, drive, before, length))
+
+    return jax.lax.while_loop(lambda carry: carry[1].t < end, body, (accumulator, flow))
 
 
 def trajectory(system: DrivenSystem, inputs: InputSource = None, *, steps: int | None = None) -> Float[Array, "T N"]:
