@@ -4,11 +4,12 @@ Axis letters, the same in every signature, docstring and result file:
 
     B batch     T time      F feature   H hidden    N state (flat; an LSTM has N = 2H)
     K tangents  E ensemble  V vocabulary            C classes   M horizons   L lags
+    G gates     P paths
 
 Shapes are written with jaxtyping and checked at test time; at run time they are documentation.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -39,6 +40,29 @@ class TwoHalves(Protocol):
 
     def advance(self, carry: Carry, drive: Array) -> tuple[Carry, Array]:
         """Make one step of the recurrence; all that the state Jacobian sees."""
+        ...
+
+
+@runtime_checkable
+class NamedGates(TwoHalves, Protocol):
+    """A cell whose recurrence is gate equations and one state equation.
+
+    `advance(carry, drive)` equals `combine(carry, gates_from_drive(carry, drive))`.
+
+    Attributes:
+        gate_order: names of all the gates, candidates among them.
+        candidates: those of them that hold content; the others lie in (0, 1).
+    """
+
+    gate_order: tuple[str, ...]
+    candidates: tuple[str, ...]
+
+    def gates_from_drive(self, carry: Carry, drive: Array, given: Mapping[str, Array]) -> dict[str, Array]:
+        """Return every gate's value [..., H]; a gate that reads another reads it from `given` where it is there."""
+        ...
+
+    def combine(self, carry: Carry, gates: Mapping[str, Array]) -> tuple[Carry, Array]:
+        """Make the carry after the step, and the output, from the carry before it and the gates."""
         ...
 
 

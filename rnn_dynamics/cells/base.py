@@ -1,6 +1,8 @@
 """The contract of a cell: two halves, named gates, parameters packed gate by gate."""
 
 import abc
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import jax
@@ -14,17 +16,22 @@ from rnn_dynamics.types import Carry, Initializer
 
 zeros = jax.nn.initializers.zeros
 
+NONE_GIVEN: Mapping[str, Array] = MappingProxyType({})
+"""No gate is held: each follows its own equation."""
+
 
 class Cell(nnx.RNNCellBase, abc.ABC):
     """A recurrent cell whose step is `advance(carry, project(inputs))`.
 
     `project` is the affine map of the inputs and sees no state, so it can be applied to all time steps at once;
-    `advance` is the recurrence, and all that state Jacobians see. Being an `nnx.RNNCellBase`, a cell also runs in
-    `nnx.RNN`.
+    `advance` is the recurrence, and all that state Jacobians see. The recurrence is in turn gates, then state:
+    `combine(carry, gates_from_drive(carry, drive))`, which lets the Jacobian be told apart by gate. Being an
+    `nnx.RNNCellBase`, a cell also runs in `nnx.RNN`.
 
-    A subclass names its gates in `gate_order` and says in `gates_from_drive` and `advance` what they do.
-    Its kernels hold the gates side by side in that order, one matmul for all: kernel [F, G*H], recurrent_kernel
-    [H, G*H], bias [G*H].
+    A subclass names its gates in `gate_order`, writes one equation for each in `gates_from_drive`, and one for the
+    state in `combine`. What reads the carry through weights is a gate, the candidate state too; what is left to
+    `combine` is the direct path. The kernels hold the gates side by side in the order of `gate_order`, one matmul for
+    all: kernel [F, G*H], recurrent_kernel [H, G*H], bias [G*H].
 
     Attributes:
         in_features: F.
@@ -32,6 +39,8 @@ class Cell(nnx.RNNCellBase, abc.ABC):
     """
 
     gate_order: ClassVar[tuple[str, ...]]
+    candidates: ClassVar[tuple[str, ...]] = ("candidate",)
+    """Those of the gates that hold content; the others are fractions, in (0, 1)."""
 
     def __init__(
         self,
@@ -58,6 +67,31 @@ class Cell(nnx.RNNCellBase, abc.ABC):
         self.bias = nnx.Param(bias_init(rngs.params(), (width,), param_dtype))
 
     @abc.abstractmethod
+    def gates_from_drive(self, carry: Carry, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:
+        """Return the value of every gate.
+
+        Args:
+            carry: the state before the step, arrays [..., H].
+            drive: `project(inputs)`, [..., G*H].
+            given: gates that are held at these values [..., H]. A gate that reads another, as the GRU's candidate reads
+                the reset gate, reads it from here where it is there; where no gate reads another, this has no effect.
+
+        Returns:
+            A value [..., H] for each name in `gate_order`.
+        """
+
+    @abc.abstractmethod
+    def combine(self, carry: Carry, gates: Mapping[str, Array]) -> tuple[Carry, Array]:
+        """Make the new state from the old one and the gates; no weight has a part in it.
+
+        Args:
+            carry: the state before the step, arrays [..., H].
+            gates: a value [..., H] for each name in `gate_order`.
+
+        Returns:
+            The carry after the step and the output h [..., H].
+        """
+
     def advance(self, carry: Carry, drive: Array) -> tuple[Carry, Array]:
         """Make one step of the recurrence.
 
@@ -68,10 +102,7 @@ class Cell(nnx.RNNCellBase, abc.ABC):
         Returns:
             The carry after the step and the output h [..., H].
         """
-
-    @abc.abstractmethod
-    def gates_from_drive(self, carry: Carry, drive: Array) -> dict[str, Array]:
-        """Return every gate's value [..., H] by name, from the carry before the step and the drive."""
+        return self.combine(carry, self.gates_from_drive(carry, drive))
 
     def project(self, inputs: Array) -> Array:
         """Map inputs [..., F] to the drive [..., G*H] = inputs @ kernel + bias.

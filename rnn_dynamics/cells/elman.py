@@ -1,5 +1,6 @@
 """The Elman cell: the plain recurrent network."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -7,7 +8,7 @@ from flax.nnx import rnglib
 from jax import Array
 
 from rnn_dynamics.cells.activations import find_activation
-from rnn_dynamics.cells.base import DEFAULT_KERNEL_INIT, DEFAULT_RECURRENT_KERNEL_INIT, Cell, zeros
+from rnn_dynamics.cells.base import DEFAULT_KERNEL_INIT, DEFAULT_RECURRENT_KERNEL_INIT, NONE_GIVEN, Cell, zeros
 from rnn_dynamics.types import Initializer
 
 
@@ -34,6 +35,7 @@ class ElmanCell(Cell):
     """
 
     gate_order = ("hidden",)
+    candidates = ("hidden",)
 
     def __init__(
         self,
@@ -60,11 +62,10 @@ class ElmanCell(Cell):
             rngs=rngs,
         )
 
-    def gates_from_drive(self, carry: Array, drive: Array) -> dict[str, Array]:
-        """Return {}: there is no gate."""
-        return {}
+    def gates_from_drive(self, carry: Array, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:
+        """Return the one candidate, h_t [..., H], from h_{t-1} and the drive W_x x_t + b [..., H]."""
+        return {"hidden": self.activation(drive + self.recur(carry))}
 
-    def advance(self, carry: Array, drive: Array) -> tuple[Array, Array]:
-        """Return (h_t, h_t) from h_{t-1} [..., H] and the drive W_x x_t + b [..., H]."""
-        h = self.activation(drive + self.recur(carry))
-        return h, h
+    def combine(self, carry: Array, gates: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Return (h_t, h_t): nothing but the candidate."""
+        return gates["hidden"], gates["hidden"]

@@ -1,5 +1,6 @@
 """The gated recurrent unit, in the form of cuDNN, torch and Flax."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ from flax import nnx
 from flax.nnx import rnglib
 from jax import Array
 
-from rnn_dynamics.cells.base import DEFAULT_KERNEL_INIT, DEFAULT_RECURRENT_KERNEL_INIT, Cell, zeros
+from rnn_dynamics.cells.base import DEFAULT_KERNEL_INIT, DEFAULT_RECURRENT_KERNEL_INIT, NONE_GIVEN, Cell, zeros
 from rnn_dynamics.types import Initializer
 
 
@@ -65,19 +66,18 @@ class GRUCell(Cell):
         self.bias[...] = self.bias[...].at[update].add(jnp.asarray(update_bias, param_dtype))
         self.recurrent_bias = nnx.Param(bias_init(rngs.params(), (hidden_features,), param_dtype))
 
-    def gates_from_drive(self, carry: Array, drive: Array) -> dict[str, Array]:
-        """Return the gates r, z, n under their full names, each [..., H]."""
+    def gates_from_drive(self, carry: Array, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:
+        """Return the gates r, z, n under their full names, each [..., H]; n reads r."""
         x_r, x_z, x_n = self.split(drive)
         h_r, h_z, h_n = self.split(self.recur(carry))
-        reset = jax.nn.sigmoid(x_r + h_r)
+        reset = given.get("reset", jax.nn.sigmoid(x_r + h_r))
         return {
             "reset": reset,
             "update": jax.nn.sigmoid(x_z + h_z),
             "candidate": jnp.tanh(x_n + reset * self.add_bias(h_n, self.recurrent_bias[...])),
         }
 
-    def advance(self, carry: Array, drive: Array) -> tuple[Array, Array]:
-        """Return (h_t, h_t) from h_{t-1} [..., H] and the drive [..., 3H]."""
-        gate = self.gates_from_drive(carry, drive)
-        h = (1 - gate["update"]) * gate["candidate"] + gate["update"] * carry
+    def combine(self, carry: Array, gates: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Return (h_t, h_t) from h_{t-1} [..., H] and the gates."""
+        h = (1 - gates["update"]) * gates["candidate"] + gates["update"] * carry
         return h, h

@@ -1,5 +1,6 @@
 """The long short-term memory cell with forget gate."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 from flax.nnx import rnglib
 from jax import Array
 
-from rnn_dynamics.cells.base import DEFAULT_KERNEL_INIT, DEFAULT_RECURRENT_KERNEL_INIT, Cell, zeros
+from rnn_dynamics.cells.base import DEFAULT_KERNEL_INIT, DEFAULT_RECURRENT_KERNEL_INIT, NONE_GIVEN, Cell, zeros
 from rnn_dynamics.types import Initializer
 
 
@@ -68,7 +69,9 @@ class LSTMCell(Cell):
         forget = slice(hidden_features, 2 * hidden_features)
         self.bias[...] = self.bias[...].at[forget].add(jnp.asarray(forget_bias, param_dtype))
 
-    def gates_from_drive(self, carry: tuple[Array, Array], drive: Array) -> dict[str, Array]:
+    def gates_from_drive(
+        self, carry: tuple[Array, Array], drive: Array, given: Mapping[str, Array] = NONE_GIVEN
+    ) -> dict[str, Array]:
         """Return the gates i, f, g, o under their full names, each [..., H]."""
         _, h = carry
         i, f, g, o = self.split(drive + self.recur(h))
@@ -79,9 +82,8 @@ class LSTMCell(Cell):
             "output": jax.nn.sigmoid(o),
         }
 
-    def advance(self, carry: tuple[Array, Array], drive: Array) -> tuple[tuple[Array, Array], Array]:
-        """Return ((c_t, h_t), h_t) from (c_{t-1}, h_{t-1}) and the drive [..., 4H]."""
-        gate = self.gates_from_drive(carry, drive)
-        c = gate["forget"] * carry[0] + gate["input"] * gate["candidate"]
-        h = gate["output"] * jnp.tanh(c)
+    def combine(self, carry: tuple[Array, Array], gates: Mapping[str, Array]) -> tuple[tuple[Array, Array], Array]:
+        """Return ((c_t, h_t), h_t) from (c_{t-1}, h_{t-1}) and the gates."""
+        c = gates["forget"] * carry[0] + gates["input"] * gates["candidate"]
+        h = gates["output"] * jnp.tanh(c)
         return (c, h), h

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from rnn_dynamics.types import Carry, PyTree, StepFunction
+from rnn_dynamics.types import Carry, NamedGates, PyTree, StepFunction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +59,13 @@ class CellStep:
 
     graph: Any
 
+    def cell(self, params: PyTree) -> nnx.RNNCellBase:
+        """Return the cell with these parameters."""
+        return nnx.merge(self.graph, params)
+
     def __call__(self, params: PyTree, carry: Carry, inputs: Array) -> Carry:
         """Make one step and drop the output."""
-        return nnx.merge(self.graph, params)(carry, inputs)[0]
+        return self.cell(params)(carry, inputs)[0]
 
 
 @jax.tree_util.register_dataclass
@@ -159,6 +163,23 @@ class DrivenSystem:
         with jax.default_matmul_precision("highest"):
             carry = self.step_function(self.params, self.layout.unflatten(state), inputs_t)
         return self.layout.flatten(carry).astype(state.dtype)
+
+    def gated_cell(self) -> NamedGates:
+        """Return the cell that the system was made from, for what is measured gate by gate.
+
+        Returns:
+            The cell, with the system's parameters; its carry is `layout.unflatten(state)`.
+
+        Raises:
+            ValueError: a system made by `from_step`, or from a cell that does not name its gates, such as Flax's own.
+        """
+        came = "one made by from_step"
+        if isinstance(self.step_function, CellStep):
+            cell = self.step_function.cell(self.params)
+            if isinstance(cell, NamedGates):
+                return cell
+            came = f"one of {type(cell).__module__}.{type(cell).__name__}"
+        raise ValueError(f"system must be made by from_cell, of a cell that names its gates (NamedGates), got {came}")
 
 
 def _cast(tree: PyTree, dtype: Any) -> PyTree:
