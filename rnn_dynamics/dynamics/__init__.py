@@ -1,5 +1,6 @@
 """What products of state Jacobians do: one file per measured quantity, all driven by the loop in `trajectories`."""
 
+from rnn_dynamics.dynamics.finite_time_exponents import FiniteTimeExponents, finite_time_exponents
 from rnn_dynamics.dynamics.gradient_norms import GradientNormByLag, gradient_norm_by_lag
 from rnn_dynamics.dynamics.jacobian_products import JacobianProduct, jacobian_product
 from rnn_dynamics.dynamics.lyapunov_exponents import LyapunovSpectrum, lyapunov_spectrum
@@ -8,9 +9,11 @@ from rnn_dynamics.dynamics.trajectories import jacobian, trajectory
 
 __all__ = [
     "DrivenSystem",
+    "FiniteTimeExponents",
     "GradientNormByLag",
     "JacobianProduct",
     "LyapunovSpectrum",
+    "finite_time_exponents",
     "gradient_norm_by_lag",
     "jacobian",
     "jacobian_product",
