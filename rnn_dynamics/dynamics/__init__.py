@@ -1,5 +1,6 @@
 """What products of state Jacobians do: one file per measured quantity, all driven by the loop in `trajectories`."""
 
+from rnn_dynamics.dynamics.covariant_vectors import CovariantLyapunovVectors, covariant_lyapunov_vectors
 from rnn_dynamics.dynamics.finite_time_exponents import FiniteTimeExponents, finite_time_exponents
 from rnn_dynamics.dynamics.gradient_norms import GradientNormByLag, gradient_norm_by_lag
 from rnn_dynamics.dynamics.jacobian_products import JacobianProduct, jacobian_product
@@ -8,11 +9,13 @@ from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import jacobian, trajectory
 
 __all__ = [
+    "CovariantLyapunovVectors",
     "DrivenSystem",
     "FiniteTimeExponents",
     "GradientNormByLag",
     "JacobianProduct",
     "LyapunovSpectrum",
+    "covariant_lyapunov_vectors",
     "finite_time_exponents",
     "gradient_norm_by_lag",
     "jacobian",
