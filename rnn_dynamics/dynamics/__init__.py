@@ -1,5 +1,6 @@
 """What products of state Jacobians do: one file per measured quantity, all driven by the loop in `trajectories`."""
 
+from rnn_dynamics.dynamics.attractor_dimension import Estimate, entropy_rate, kaplan_yorke_dimension
 from rnn_dynamics.dynamics.covariant_vectors import CovariantLyapunovVectors, covariant_lyapunov_vectors
 from rnn_dynamics.dynamics.finite_time_exponents import FiniteTimeExponents, finite_time_exponents
 from rnn_dynamics.dynamics.gradient_norms import GradientNormByLag, gradient_norm_by_lag
@@ -11,15 +12,18 @@ from rnn_dynamics.dynamics.trajectories import jacobian, trajectory
 __all__ = [
     "CovariantLyapunovVectors",
     "DrivenSystem",
+    "Estimate",
     "FiniteTimeExponents",
     "GradientNormByLag",
     "JacobianProduct",
     "LyapunovSpectrum",
     "covariant_lyapunov_vectors",
+    "entropy_rate",
     "finite_time_exponents",
     "gradient_norm_by_lag",
     "jacobian",
     "jacobian_product",
+    "kaplan_yorke_dimension",
     "lyapunov_spectrum",
     "trajectory",
 ]
