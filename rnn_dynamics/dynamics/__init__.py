@@ -8,6 +8,7 @@ from rnn_dynamics.dynamics.jacobian_products import JacobianProduct, jacobian_pr
 from rnn_dynamics.dynamics.lyapunov_exponents import LyapunovSpectrum, lyapunov_spectrum
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import jacobian, trajectory
+from rnn_dynamics.dynamics.trajectory_dimension import TrajectoryDimension, trajectory_dimension
 
 __all__ = [
     "CovariantLyapunovVectors",
@@ -17,6 +18,7 @@ __all__ = [
     "GradientNormByLag",
     "JacobianProduct",
     "LyapunovSpectrum",
+    "TrajectoryDimension",
     "covariant_lyapunov_vectors",
     "entropy_rate",
     "finite_time_exponents",
@@ -26,4 +28,5 @@ __all__ = [
     "kaplan_yorke_dimension",
     "lyapunov_spectrum",
     "trajectory",
+    "trajectory_dimension",
 ]
