@@ -3,6 +3,7 @@
 from rnn_dynamics.dynamics.attractor_dimension import Estimate, entropy_rate, kaplan_yorke_dimension
 from rnn_dynamics.dynamics.covariant_vectors import CovariantLyapunovVectors, covariant_lyapunov_vectors
 from rnn_dynamics.dynamics.finite_time_exponents import FiniteTimeExponents, finite_time_exponents
+from rnn_dynamics.dynamics.fixed_points import FixedPoints, LinearisedPoints, fixed_points
 from rnn_dynamics.dynamics.gradient_norms import GradientNormByLag, gradient_norm_by_lag
 from rnn_dynamics.dynamics.jacobian_products import JacobianProduct, jacobian_product
 from rnn_dynamics.dynamics.lyapunov_exponents import LyapunovSpectrum, lyapunov_spectrum
@@ -15,13 +16,16 @@ __all__ = [
     "DrivenSystem",
     "Estimate",
     "FiniteTimeExponents",
+    "FixedPoints",
     "GradientNormByLag",
     "JacobianProduct",
+    "LinearisedPoints",
     "LyapunovSpectrum",
     "TrajectoryDimension",
     "covariant_lyapunov_vectors",
     "entropy_rate",
     "finite_time_exponents",
+    "fixed_points",
     "gradient_norm_by_lag",
     "jacobian",
     "jacobian_product",
