@@ -72,6 +72,14 @@ def test_a_dead_direction_leaves_the_others_their_error():
     assert dimension.standard_error == 0  # whatever the others do, as nothing is left of the third
 
 
+def test_a_direction_beyond_resolution_is_not_needed_once_the_sum_is_negative():
+    batches = np.array([[0.5, -1.0, NAN], [0.7, -1.0, NAN], [0.9, -1.0, NAN]])
+    for number, expected in ((kaplan_yorke_dimension, 1.7), (entropy_rate, 0.7)):
+        estimate = number(spectrum_of(batches, 3))
+        np.testing.assert_allclose(estimate.value, expected, rtol=1e-14)
+        np.testing.assert_allclose(estimate.standard_error, 0.2 / np.sqrt(3), rtol=1e-12)
+
+
 def test_errors_are_those_of_repeated_runs():
     """4000 runs of ten batches, whose exponents are correlated so that their sum hardly scatters."""
     generator = np.random.default_rng(0)

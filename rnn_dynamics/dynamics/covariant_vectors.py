@@ -29,7 +29,6 @@ class CovariantLyapunovVectors:
         standard_error: [K], of the exponents, from batch means.
         growth: [T, K], nats: g_t, the growth of each vector in step t.
         vectors: [T, N, K], v_t at s_t as columns of unit length.
-        angles: [T, K, K], radians, 0 ... pi/2: between the lines along each two vectors, to full relative accuracy.
         participation_ratio: [K], 1 ... N: the mean over time of 1 / sum_n v[n]^4, the number of units that a vector
             lives on: 1 if on a single one, N if spread evenly.
         participation_ratio_standard_error: [K], from batch means.
@@ -41,21 +40,19 @@ class CovariantLyapunovVectors:
     standard_error: Float[Array, "*E K"]
     growth: Float[Array, "*E T K"]
     vectors: Float[Array, "*E T N K"]
-    angles: Float[Array, "*E T K K"]
     participation_ratio: Float[Array, "*E K"]
     participation_ratio_standard_error: Float[Array, "*E K"]
     states: Float[Array, "*E T N"]
     first_nonfinite_step: Int[Array, "*E"]
 
     @property
-    def mean_angles(self) -> Array:
-        """Mean over time of the angles, [K, K], radians."""
-        return jnp.mean(self.angles, axis=-3)
+    def angles(self) -> Float[Array, "*E T K K"]:
+        """Angles between the lines along each two vectors, [T, K, K], radians, 0 ... pi/2; computed when asked for.
 
-    @property
-    def smallest_angles(self) -> Array:
-        """Minimum over time of the angles, [K, K], radians: near 0 where two directions nearly touch."""
-        return jnp.min(self.angles, axis=-3)
+        Small ones are as exact as the vectors; the arc cosine of a scalar product would lose half the digits. Their
+        minimum over time tells how nearly two directions touch. Cost: N K^2 operations a step.
+        """
+        return _angles(self.vectors)
 
     def angle_between_subspaces(self, dimension: int) -> Float[Array, "*E T"]:
         """Return the smallest angle between the span of the first vectors and the span of the others.
@@ -107,15 +104,15 @@ def covariant_lyapunov_vectors(
     between its exponent and the two next to it (exponent K + 1 counts): 37 / gap steps reach float64's last digit.
     Where exponents are equal, as for a complex pair, only their subspace is covariant, and the vectors in it depend on
     the transients. A direction that a step maps to nothing has growth -inf there and lies in the step's kernel, and
-    before that it is what leads into the kernel.
+    before that it is what leads into the kernel; one that the step could not have led to is NaN before it.
 
     Each step fulfils J v = e^g v to rounding times the size of J. So of a vector that shrinks by n nats against the
     fastest growth in one step, e^n u of its direction is rounding, u the unit roundoff.
 
-    Cost per step: 2 N^2 K flops for each gate, the QR's 4 N K^2, 2 N K^2 for the vectors and K^3 on the way back. The
-    Jacobian is never formed. Memory: 2 T N K for frames and vectors, and (2 T + backward_transient) K^2; the backward
-    transient stores triangles alone. Under `jax.jit` what the caller does not use is not stored: exponents and angles
-    alone need no vectors.
+    Cost per step: 2 N^2 K flops for each gate, the QR's 4 N K^2, and on the way back K^3 and 2 N K^2 for the vectors.
+    The Jacobian is never formed. Memory: 2 T N K for frames and vectors, and (T + backward_transient) K^2 for
+    triangles; the backward transient stores nothing else. Under `jax.jit` what the caller does not use is not stored:
+    exponents alone need neither frames nor vectors.
 
     Args:
         system: the network; `jax.vmap` for an ensemble.
@@ -127,7 +124,7 @@ def covariant_lyapunov_vectors(
         transient: steps of the state thrown away first.
 
     Returns:
-        The vectors in the window, their growth, angles and participation ratios.
+        The vectors in the window, their growth and participation ratios.
 
     Raises:
         ValueError: inputs of the wrong rank or width, k outside 1 ... N, negative transients, no step left.
@@ -166,17 +163,17 @@ def _vectors(
     flow, later = jax.lax.scan(lambda flow, _: push(system, drive, flow), flow, None, length=backward_transient)
     whole = flow.first_nonfinite_step < 0
 
-    identity = jnp.eye(alignment.k, dtype=flow.state.dtype)
-    coefficients = jax.lax.scan(lambda c, triangle: (_pull_back(c, triangle)[0], None), identity, later, reverse=True)[
-        0
-    ]
+    def realign(coefficients: Array, triangle: Array) -> tuple[Array, None]:
+        return _pull_back(coefficients, triangle)[0], None
 
-    def look(coefficients: Array, visited: _Visited) -> tuple[Array, tuple[Array, Array, Array]]:
+    def look(coefficients: Array, visited: _Visited) -> tuple[Array, tuple[Array, Array]]:
         before, growth = _pull_back(coefficients, visited.triangle)
-        return before, (growth, visited.frame.T @ coefficients, _angles(coefficients))
+        return before, (growth, visited.frame.T @ coefficients)
 
+    identity = jnp.eye(alignment.k, dtype=flow.state.dtype)
+    coefficients, _ = jax.lax.scan(realign, identity, later, reverse=True)
     _, looks = jax.lax.scan(look, coefficients, visited, reverse=True)
-    growth, vectors, angles = (jnp.where(whole, values, jnp.nan) for values in looks)
+    growth, vectors = (jnp.where(whole, values, jnp.nan) for values in looks)
     exponents, standard_error, _ = batched_mean(growth)
     participation_ratio, participation_error, _ = batched_mean(1 / jnp.sum(vectors**4, axis=1))
     return CovariantLyapunovVectors(
@@ -184,7 +181,6 @@ def _vectors(
         standard_error=standard_error,
         growth=growth,
         vectors=vectors,
-        angles=angles,
         participation_ratio=participation_ratio,
         participation_ratio_standard_error=participation_error,
         states=visited.state,
@@ -211,17 +207,15 @@ def _pull_back(coefficients: Array, triangle: Array) -> tuple[Array, Array]:
     return columns / lengths[None, :], growth
 
 
-def _angles(coefficients: Array) -> Array:
-    """Return the angles [K, K] between the lines along unit columns, small ones too to all their digits.
+@jax.jit
+def _angles(vectors: Array) -> Array:
+    """Return the angles [..., K, K] between the lines along unit columns [..., N, K]: 2 asin(|u - v| / 2), u.v >= 0."""
 
-    The angle of two unit vectors is 2 atan2(|u - v|, |u + v|) (Kahan): a cosine would lose half the digits near 1.
-    """
-    first, second = coefficients[:, :, None], coefficients[:, None, :]
-    same = jnp.eye(coefficients.shape[1], dtype=bool)
-    sum_squares = jnp.sum((first + second) ** 2, axis=0)
-    difference_squares = jnp.sum((first - second) ** 2, axis=0)
-    smaller = jnp.minimum(sum_squares, difference_squares)
-    larger = jnp.maximum(sum_squares, difference_squares)
-    # A square root at 0 would give the derivative NaN.
-    ratio = jnp.where(same, 0.0, jnp.sqrt(jnp.where(same, 1.0, smaller) / larger))
-    return 2 * jnp.arctan(ratio)
+    def at_one_time(vectors: Array) -> Array:
+        signs = jnp.where(vectors.T @ vectors < 0, -1, 1).astype(vectors.dtype)
+        distances = jnp.sum((vectors[:, :, None] - signs[None] * vectors[:, None, :]) ** 2, axis=0)
+        same = distances == 0  # where a square root has no derivative
+        return jnp.where(same, 0.0, 2 * jnp.arcsin(jnp.sqrt(jnp.where(same, 1.0, distances)) / 2))
+
+    *times, _, count = vectors.shape
+    return jax.lax.map(at_one_time, vectors.reshape(-1, *vectors.shape[-2:])).reshape(*times, count, count)
