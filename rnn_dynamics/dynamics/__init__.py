@@ -1,5 +1,9 @@
 """What products of state Jacobians do: one file per measured quantity, all driven by the loop in `trajectories`."""
 
+from rnn_dynamics.dynamics.attractor_dimension import Estimate, entropy_rate, kaplan_yorke_dimension
+from rnn_dynamics.dynamics.covariant_vectors import CovariantLyapunovVectors, covariant_lyapunov_vectors
+from rnn_dynamics.dynamics.finite_time_exponents import FiniteTimeExponents, finite_time_exponents
+from rnn_dynamics.dynamics.fixed_points import FixedPoints, LinearisedPoints, fixed_points
 from rnn_dynamics.dynamics.gate_decomposition import (
     GateDecomposition,
     GateStatistics,
@@ -11,19 +15,32 @@ from rnn_dynamics.dynamics.jacobian_products import JacobianProduct, jacobian_pr
 from rnn_dynamics.dynamics.lyapunov_exponents import LyapunovSpectrum, lyapunov_spectrum
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import jacobian, trajectory
+from rnn_dynamics.dynamics.trajectory_dimension import TrajectoryDimension, trajectory_dimension
 
 __all__ = [
+    "CovariantLyapunovVectors",
     "DrivenSystem",
+    "Estimate",
+    "FiniteTimeExponents",
+    "FixedPoints",
     "GateDecomposition",
     "GateStatistics",
     "GradientNormByLag",
     "JacobianProduct",
+    "LinearisedPoints",
     "LyapunovSpectrum",
+    "TrajectoryDimension",
+    "covariant_lyapunov_vectors",
+    "entropy_rate",
+    "finite_time_exponents",
+    "fixed_points",
     "gate_decomposition",
     "gradient_norm_by_lag",
     "jacobian",
     "jacobian_by_path",
     "jacobian_product",
+    "kaplan_yorke_dimension",
     "lyapunov_spectrum",
     "trajectory",
+    "trajectory_dimension",
 ]
