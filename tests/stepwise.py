@@ -7,8 +7,8 @@ from networks import any_cell, noise
 
 from rnn_dynamics.layers import Recurrence
 
-BATCH, STEPS, FEATURES, HIDDEN = 3, 5, 2, 4
-LENGTHS = jnp.array([5, 2, 4])
+BATCH, STEPS, FEATURES, HIDDEN = 3, 4, 2, 4
+LENGTHS = jnp.array([4, 1, 3])
 
 
 class TwoLayers(nnx.Module):

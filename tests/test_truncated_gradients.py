@@ -68,6 +68,7 @@ def test_two_layers_against_each_loss_alone(components, truncated_by_hand):
     np.testing.assert_allclose(components.relative_error, np.linalg.norm(truncated - full, axis=1) / size, rtol=1e-12)
     each = np.diff(truncated, axis=0, prepend=0)
     np.testing.assert_allclose(components.component_norm, np.linalg.norm(each, axis=1), rtol=1e-12)
+    assert components.residual < 1e-14
     assert components.relative_error[-1] > 1e-3, "the longest lag should count"
 
 
@@ -135,6 +136,7 @@ def test_losses_at_the_end_have_two_ways():
         (by_lag.cosine[STEPS:], 1),
     ):
         np.testing.assert_allclose(found, expected, rtol=2e-6)
+    assert by_lag.residual < 1e-6
     assert cosines[-1] < 0.9
     np.testing.assert_array_equal(by_lag.relative_error[STEPS - 1 :], 0)
     assert {leaf.dtype for leaf in jax.tree.leaves((by_lag, in_time))} == {jnp.dtype("float32"), jnp.dtype("int32")}
