@@ -111,13 +111,13 @@ def loss_adjoints(model: nnx.Module, loss: Loss, batch: PyTree) -> LossAdjoints:
 
     Algorithm: one backward pass through taps (see `taps`). A step's cotangents are reduced to their norms where they
     pass, with the largest entry taken out first, so that 1e-30 is still a norm in float32. The gradient of the
-    parameters is a by-product, equal to that without taps to the last bit on the CPU.
+    parameters is a by-product, the same as without taps up to the rounding of what the compiler fuses.
 
     Any module that holds a `Recurrence` will do, once or often, however it is called: `loss` calls it. Each layer must
     be called once. A layer that is not reached by any loss has norms of 0.
 
-    Cost: that of `jax.value_and_grad` and 5 to 10 % (benchmarks/loss_adjoints.py). Memory: T B numbers for each layer
-    and T for each of its parameters, no copy of the gradient. Inputs are projected step by step.
+    Cost: that of `jax.value_and_grad` and about a tenth (benchmarks/loss_adjoints.py). Memory: T B numbers for each
+    layer and T for each of its parameters, no copy of the gradient. Inputs are projected step by step.
 
     Args:
         model: the model, which is not changed.
