@@ -3,7 +3,7 @@
 Batch 64, 200 steps, 64 -> 128 features; the loss is the mean square of all outputs, differentiated by the parameters.
 The floor is the five matmuls of each step (two forward, three backward) in one scan each way, with nothing between.
 
-Targets: not slower than `nnx.RNN`; taps cost at most a tenth.
+Target: not slower than `nnx.RNN`. What taps cost is told by `benchmarks.loss_adjoints`.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,6 @@ def measure(name: str) -> list[dict[str, Any]]:
             "method": method,
             "milliseconds": taken.median * 1e3,
             "over_nnx_RNN": timing.ratio(timings, method, "nnx.RNN"),
-            "over_no_taps": timing.ratio(timings, method, method.removesuffix(", taps")),
             "over_floor": timing.ratio(timings, method, "floor"),
             "spread": taken.spread,
             "compile_seconds": taken.compile_seconds,
@@ -52,7 +51,6 @@ def competitors(name: str) -> dict[str, Callable[[], Any]]:
     """Name -> function that computes the loss and its gradient, or that many matmuls."""
     our_cell, their_cell = CELLS[name]
     inputs = jax.random.normal(jax.random.key(1), (BATCH, STEPS, IN_FEATURES))
-    taps = jnp.zeros((STEPS, BATCH))
     theirs = nnx.RNN(their_cell(IN_FEATURES, HIDDEN_FEATURES, rngs=nnx.Rngs(0)))
     zeros = theirs.cell.initialize_carry((BATCH, IN_FEATURES), nnx.Rngs(0))
     ours = our_cell(IN_FEATURES, HIDDEN_FEATURES, rngs=nnx.Rngs(0))
@@ -62,22 +60,19 @@ def competitors(name: str) -> dict[str, Callable[[], Any]]:
         layer = Recurrence(ours, project_ahead=ahead)
         method = f"Recurrence, project_ahead={ahead}"
         calls[method] = partial(_gradient(layer, lambda layer, inputs: layer(inputs)[1]), inputs)
-        tapped = _gradient(layer, lambda layer, inputs, taps: layer(inputs, taps=taps)[1], also=(1,))
-        calls[f"{method}, taps"] = partial(tapped, inputs, taps)
     kernel, recurrent_kernel = ours.kernel[...], ours.recurrent_kernel[...]
     calls["floor"] = partial(_floor, jnp.swapaxes(inputs, 0, 1), kernel, recurrent_kernel)
     return calls
 
 
-def _gradient(layer: nnx.Module, run: Callable[..., Array], also: tuple[int, ...] = ()) -> Callable[..., Any]:
-    """Compile (inputs, ...) -> loss and its gradient by the parameters, and by further arguments of `run`."""
+def _gradient(layer: nnx.Module, run: Callable[[Any, Array], Array]) -> Callable[[Array], Any]:
+    """Compile inputs -> loss and its gradient by the parameters."""
     graph, params, rest = nnx.split(layer, nnx.Param, ...)
 
-    def loss(params: Any, *arguments: Array) -> Array:
-        return jnp.mean(run(nnx.merge(graph, params, rest), *arguments) ** 2)
+    def loss(params: Any, inputs: Array) -> Array:
+        return jnp.mean(run(nnx.merge(graph, params, rest), inputs) ** 2)
 
-    by = (0, *(1 + argument for argument in also))
-    return partial(jax.jit(jax.value_and_grad(loss, argnums=by)), params)
+    return partial(jax.jit(jax.value_and_grad(loss)), params)
 
 
 @jax.jit

@@ -20,13 +20,13 @@ import xarray as xr
 from flax import nnx
 
 from rnn_dynamics.cells import make_cell, parse_cell_name
-from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, lyapunov_spectrum
+from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, loss_adjoints, lyapunov_spectrum
 from rnn_dynamics.models import SequenceClassifier
 from rnn_dynamics.results import labelled
 from rnn_dynamics.tasks import make_task
 from rnn_dynamics.tasks.streams import input_stream
-from rnn_dynamics.training import TrainingConfig, evaluate, loss_gradient_norms, train
-from rnn_dynamics.types import Task
+from rnn_dynamics.training import TrainingConfig, evaluate, train
+from rnn_dynamics.types import Batch, Task
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 STARTS = 8
@@ -128,6 +128,10 @@ def _digits() -> Task:
     return make_task("sequential_digits")
 
 
+def _example_losses(model: SequenceClassifier, batch: Batch) -> jax.Array:
+    return _digits().loss(model(batch.inputs, batch.lengths), batch.targets)
+
+
 def _measure(model: SequenceClassifier, task: Task, point: Point) -> xr.Dataset:
     system = DrivenSystem.from_cell(model.cell, dtype=jnp.float64)
     stream = input_stream(task, point.measured_steps + TRANSIENT, seed=point.seed)
@@ -136,7 +140,8 @@ def _measure(model: SequenceClassifier, task: Task, point: Point) -> xr.Dataset:
     spectrum = lyapunov_spectrum(system, stream, transient=TRANSIENT, tangent_transient=TRANSIENT)
     by_lag = gradient_norm_by_lag(system, stream, max_lag=MAX_LAG, transient=TRANSIENT)
     probe = next(iter(task.batches("test", PROBE_IMAGES)))
-    at_steps = np.median(np.asarray(loss_gradient_norms(model, task, probe)), axis=1)
+    adjoints = loss_adjoints(model, _example_losses, probe)
+    at_steps = np.median(np.asarray(adjoints.layers["recurrence"].state_norm), axis=1)
     nats, rate = "nats", "nats per step"
     return xr.Dataset(
         {

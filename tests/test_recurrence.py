@@ -1,5 +1,4 @@
-"""The scan over a cell: stepwise = scanned = padded = reversed = checkpointed, for our cells and Flax's; and its
-taps."""
+"""The scan over a cell: stepwise = scanned = padded = reversed = checkpointed, for our cells and Flax's."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import any_cell, noise
 
-from rnn_dynamics.cells import CELLS, ElmanCell
-from rnn_dynamics.cells.initializers import orthogonal
+from rnn_dynamics.cells import CELLS
 from rnn_dynamics.layers import Recurrence
-from rnn_dynamics.taps import tap
 
 BATCH, STEPS = 3, 7
 LENGTHS = jnp.array([7, 1, 4])
@@ -100,6 +97,13 @@ def test_gradients_are_those_without_padding_or_checkpoints(cell):
     assert_trees_close(jax.grad(one_by_one)(params), plain, atol=1e-12)
 
 
+def test_lengths_may_be_constants_of_a_compiled_function():
+    recurrence = Recurrence(any_cell("ElmanCell"))
+    assert_trees_close(
+        jax.jit(lambda x: recurrence(x, lengths=LENGTHS))(sequences()), recurrence(sequences(), lengths=LENGTHS)
+    )
+
+
 @pytest.mark.parametrize("options", [{}, {"project_ahead": True}], ids=str)
 def test_nan_in_padding_does_not_reach_gradients(options):
     graph, params = nnx.split(any_cell("GRUCell"))
@@ -110,73 +114,6 @@ def test_nan_in_padding_does_not_reach_gradients(options):
         return jnp.sum(Recurrence(nnx.merge(graph, params), **options)(inputs, lengths=LENGTHS)[1] ** 2)
 
     assert_trees_close(jax.grad(loss)(params, poisoned), jax.grad(loss)(params, inputs))
-
-
-@ALL_CELLS
-@pytest.mark.parametrize("options", [{}, {"checkpoint_every": 3}, {"reverse": True}], ids=str)
-def test_taps_are_the_loss_gradient_by_each_state(cell, options):
-    """Against the definition: nudge the state after step t by hand, and differentiate by the nudge."""
-    inputs, recurrence = sequences(), Recurrence(cell, **options)
-
-    def pull(outputs, carry):
-        weights = 1 + jnp.arange(STEPS, dtype=jnp.float64)[None, :, None]
-        return jnp.sum(weights * outputs**2) + sum(jnp.sum(jnp.cos(leaf)) for leaf in jax.tree.leaves(carry))
-
-    def loss(taps):
-        carry, outputs = recurrence(inputs, taps=taps)
-        return pull(outputs, carry)
-
-    def nudged(nudges):
-        carry = cell.initialize_carry((BATCH, 2), nnx.Rngs(0))
-        outputs = [jnp.zeros(0)] * STEPS
-        for t in reversed(range(STEPS)) if options.get("reverse") else range(STEPS):
-            carry, _ = cell(carry, inputs[:, t])
-            carry = jax.tree.map(lambda leaf, nudge: leaf + nudge, carry, nudges[t])
-            outputs[t] = jax.tree.leaves(carry)[-1]  # h: the carry's last array, in every cell tested here
-        return pull(jnp.stack(outputs, axis=1), carry)
-
-    zeros = jax.tree.map(jnp.zeros_like, [cell.initialize_carry((BATCH, 2), nnx.Rngs(0))] * STEPS)
-    by_hand = [
-        jnp.sqrt(sum(jnp.sum(leaf**2, axis=1) for leaf in jax.tree.leaves(gradient)))
-        for gradient in jax.grad(nudged)(zeros)
-    ]
-    np.testing.assert_allclose(jax.grad(loss)(jnp.zeros((STEPS, BATCH))), jnp.stack(by_hand), rtol=1e-11)
-
-
-def test_taps_change_neither_loss_nor_gradients():
-    cell, inputs = any_cell("LSTMCell"), sequences()
-    graph, params = nnx.split(cell)
-
-    def loss(params, taps):
-        return jnp.sum(Recurrence(nnx.merge(graph, params))(inputs, taps=taps)[1] ** 2)
-
-    with_taps = jax.value_and_grad(loss)(params, jnp.zeros((STEPS, BATCH)))
-    assert_trees_close(with_taps, jax.value_and_grad(loss)(params, None))
-
-
-def test_taps_beyond_a_sequence_are_zero():
-    recurrence = Recurrence(any_cell("GRUCell"))
-    norms = jax.grad(lambda taps: jnp.sum(recurrence(sequences(), lengths=LENGTHS, taps=taps)[1] ** 2))(
-        jnp.zeros((STEPS, BATCH))
-    )
-    np.testing.assert_array_equal(norms > 0, jnp.arange(STEPS)[:, None] < LENGTHS[None, :])
-
-
-def test_a_tap_does_not_underflow():
-    small = jnp.full((1, 2), 1e-30, jnp.float32)
-    _, pull = jax.vjp(lambda probe: tap(jnp.ones((1, 2), jnp.float32), probe), jnp.zeros(1, jnp.float32))
-    assert float(pull(small)[0][0]) == pytest.approx(np.sqrt(2) * 1e-30, rel=1e-6)
-
-
-def test_taps_refuse_a_cell_whose_output_they_cannot_see():
-    class Readout(nnx.GRUCell):
-        def __call__(self, carry, inputs):
-            carry, output = super().__call__(carry, inputs)
-            return carry, 2 * output
-
-    recurrence = Recurrence(Readout(2, 6, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match="taps need a cell whose output is one of the arrays of its carry"):
-        recurrence(sequences().astype(jnp.float32), taps=jnp.zeros((STEPS, BATCH)))
 
 
 @settings(max_examples=12)
@@ -208,7 +145,6 @@ def test_given_initial_carry():
         (jnp.ones((3, 7, 2)), {"lengths": jnp.array([7, 8, 1])}, r"lengths must lie in 1 \.\.\. 7, got 1 \.\.\. 8"),
         (jnp.ones((3, 7, 2)), {"lengths": jnp.array([7, 0, 1])}, r"lengths must lie in 1 \.\.\. 7, got 0 \.\.\. 7"),
         (jnp.ones((3, 7, 2)), {"lengths": jnp.array([7])}, r"lengths must have shape \[batch\]"),
-        (jnp.ones((3, 7, 2)), {"taps": jnp.zeros((3, 7))}, r"taps must have shape \[time, batch\] = \(7, 3\)"),
     ],
 )
 def test_bad_input_gets_one_sentence(inputs, options, sentence, request):
@@ -221,22 +157,3 @@ def test_bad_input_gets_one_sentence(inputs, options, sentence, request):
 def test_bad_checkpointing():
     with pytest.raises(ValueError, match="checkpoint_every must be >= 1 or None, got 0"):
         Recurrence(any_cell("GRUCell"), checkpoint_every=0)
-
-
-def test_pascanus_omega_is_zero_for_an_orthogonal_linear_network():
-    """Omega = sum_t (||dL/dh_t|| / ||dL/dh_{t+1}|| - 1)^2 (Pascanu, Mikolov and Bengio 2013, eq. 9), from the taps."""
-    cell = ElmanCell(
-        2, 6, activation="identity", recurrent_kernel_init=orthogonal(), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
-    )
-    graph, params = nnx.split(cell)
-
-    def omega(gain):
-        scaled = nnx.merge(graph, params)
-        scaled.recurrent_kernel[...] = gain * scaled.recurrent_kernel[...]
-        norms = jax.grad(lambda taps: jnp.sum(Recurrence(scaled)(sequences(), taps=taps)[0] ** 3))(
-            jnp.zeros((STEPS, BATCH))
-        )
-        return jnp.sum((norms[:-1] / norms[1:] - 1) ** 2)
-
-    assert float(omega(1.0)) < 1e-26
-    assert float(omega(0.9)) == pytest.approx((STEPS - 1) * BATCH * 0.1**2, rel=1e-10)

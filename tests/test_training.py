@@ -1,4 +1,4 @@
-"""Clipping, the training loop, evaluation and the gradient probe, each against a few lines that do it by hand."""
+"""Clipping, the training loop and evaluation, each against a few lines that do it by hand."""
 
 import contextlib
 import types
@@ -23,14 +23,13 @@ from rnn_dynamics.training import (
     clip_by_global_norm,
     clip_report,
     evaluate,
-    loss_gradient_norms,
     train,
 )
 from rnn_dynamics.training.clipping import global_norm
 from rnn_dynamics.training.loop import CHECK_EVERY
 from rnn_dynamics.types import Batch, Task
 
-STEPS, FEATURES, CLASSES, WORDS = 5, 2, 3, 7
+STEPS, FEATURES, CLASSES = 5, 2, 3
 
 
 def cross_entropy(outputs, targets):
@@ -420,44 +419,6 @@ def test_a_constant_answer_is_at_chance():
     model.head.kernel[...] = jnp.zeros((4, CLASSES))
     model.head.bias[...] = jnp.eye(CLASSES)[np.bincount(TASK.targets).argmax()]
     assert evaluate(model, TASK) == TASK.chance_level
-
-
-# The gradient by the state
-
-
-def gradient_norms_by_hand(model, batch):
-    """Nudge the whole carry after each step, example by example, and differentiate its loss by the nudge."""
-
-    def loss(nudges, inputs, target, length):
-        carry, outputs = model.cell.initialize_carry((FEATURES,)), []
-        for t in range(STEPS):
-            carry, _ = model.cell(carry, inputs[t])
-            carry = jax.tree.map(lambda leaf, nudge, t=t: leaf + nudge[t], carry, nudges)
-            outputs.append(jax.tree.leaves(carry)[-1])  # h is the last array of the carry
-        return cross_entropy(model.head(jnp.stack(outputs)[length - 1])[None], target[None])[0]
-
-    carry = model.cell.initialize_carry((STEPS, FEATURES))
-    nudges = jax.tree.map(lambda leaf: jnp.zeros((STEPS, leaf.shape[-1])), carry)
-    one = jax.jit(jax.grad(loss))
-    norms = []
-    for inputs, target, length in zip(model.encode(batch.inputs), batch.targets, batch.lengths, strict=True):
-        leaves = jax.tree.leaves(one(nudges, inputs, target, length))
-        norms.append(np.sqrt(sum(np.sum(np.square(leaf), axis=1) for leaf in leaves)))
-    return np.stack(norms, axis=1)
-
-
-@pytest.mark.parametrize(("name", "vocabulary_size"), [("LSTMCell", WORDS), ("ElmanCell", None)])
-def test_gradient_norms_by_state_and_step(name, vocabulary_size):
-    batch = next(TASK.batches("test", 5))
-    if vocabulary_size is not None:
-        batch = batch._replace(inputs=np.random.default_rng(1).integers(0, WORDS, (5, STEPS)).astype(np.int32))
-    model = classifier(name, vocabulary_size=vocabulary_size)
-    norms = loss_gradient_norms(model, TASK, batch)
-    assert norms.shape == (STEPS, 5)
-    np.testing.assert_allclose(norms, gradient_norms_by_hand(model, batch), rtol=1e-11)
-    within = np.arange(STEPS)[:, None] < batch.lengths
-    assert not within.all(), "some sequence should be shorter than the batch"
-    np.testing.assert_array_equal(norms > 0, within)
 
 
 # A real task

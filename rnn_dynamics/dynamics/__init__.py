@@ -12,10 +12,18 @@ from rnn_dynamics.dynamics.gate_decomposition import (
 )
 from rnn_dynamics.dynamics.gradient_norms import GradientNormByLag, gradient_norm_by_lag
 from rnn_dynamics.dynamics.jacobian_products import JacobianProduct, jacobian_product
+from rnn_dynamics.dynamics.loss_adjoints import LayerAdjoints, LossAdjoints, loss_adjoints
+from rnn_dynamics.dynamics.loss_curvature import LossCurvature, LossSlice, loss_curvature, loss_slice
 from rnn_dynamics.dynamics.lyapunov_exponents import LyapunovSpectrum, lyapunov_spectrum
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import jacobian, trajectory
 from rnn_dynamics.dynamics.trajectory_dimension import TrajectoryDimension, trajectory_dimension
+from rnn_dynamics.dynamics.truncated_gradients import (
+    GradientTails,
+    TemporalComponents,
+    gradient_tails,
+    temporal_components,
+)
 
 __all__ = [
     "CovariantLyapunovVectors",
@@ -26,9 +34,15 @@ __all__ = [
     "GateDecomposition",
     "GateStatistics",
     "GradientNormByLag",
+    "GradientTails",
     "JacobianProduct",
+    "LayerAdjoints",
     "LinearisedPoints",
+    "LossAdjoints",
+    "LossCurvature",
+    "LossSlice",
     "LyapunovSpectrum",
+    "TemporalComponents",
     "TrajectoryDimension",
     "covariant_lyapunov_vectors",
     "entropy_rate",
@@ -36,11 +50,16 @@ __all__ = [
     "fixed_points",
     "gate_decomposition",
     "gradient_norm_by_lag",
+    "gradient_tails",
     "jacobian",
     "jacobian_by_path",
     "jacobian_product",
     "kaplan_yorke_dimension",
+    "loss_adjoints",
+    "loss_curvature",
+    "loss_slice",
     "lyapunov_spectrum",
+    "temporal_components",
     "trajectory",
     "trajectory_dimension",
 ]

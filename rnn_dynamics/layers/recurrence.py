@@ -11,15 +11,18 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
-from rnn_dynamics.taps import tap
+from rnn_dynamics.taps import Listener, TappedLayer
 from rnn_dynamics.types import Carry, TwoHalves
 
 
-class Recurrence(nnx.Module):
+class Recurrence(TappedLayer):
     """Scan any `nnx.RNNCellBase`, ours or Flax's, over sequences [B, T, F].
 
     Padded tails (lengths) carry the state through unchanged and put out zeros, so the final carry is that of each
     sequence's last valid step, and a reverse scan starts there.
+
+    While a quantity listens (see `taps`) inputs are projected step by step, whatever `project_ahead` says, for every
+    step's share of the gradient is to be seen.
 
     Args:
         cell: the cell.
@@ -55,7 +58,6 @@ class Recurrence(nnx.Module):
         *,
         lengths: Int[Array, " B"] | None = None,
         initial_carry: Carry | None = None,
-        taps: Float[Array, "T B"] | None = None,
     ) -> tuple[Carry, Float[Array, "B T H"]]:
         """Run over the sequences.
 
@@ -63,17 +65,16 @@ class Recurrence(nnx.Module):
             inputs: [B, T, F].
             lengths: valid steps of each sequence, 1 ... T (default: all T).
             initial_carry: leaves [B, H] (default: the cell's own, zeros).
-            taps: zeros [T, B]; their gradient is the norm of the loss gradient by each step's state, see `taps`.
 
         Returns:
             The carry after each sequence's last step, and the outputs [B, T, H].
 
         Raises:
-            ValueError: inputs of the wrong rank or width, lengths outside 1 ... T, taps of the wrong shape, or taps on
-                a cell whose output is no part of its carry.
+            ValueError: inputs of the wrong rank or width, lengths outside 1 ... T; or, while a quantity listens, a
+                second call, or a cell whose output is no part of its carry.
         """
         inputs, lengths = jnp.asarray(inputs), None if lengths is None else jnp.asarray(lengths)
-        _check(self.cell, inputs, lengths, taps)
+        _check(self.cell, inputs, lengths)
         batch, steps, features = inputs.shape
         carry = initial_carry
         if carry is None:
@@ -82,29 +83,47 @@ class Recurrence(nnx.Module):
         drive = jnp.swapaxes(inputs, 0, 1)
         if valid is not None:  # masking the carry stops garbage on the way forward, but not NaN * 0 on the way back
             drive = jnp.where(valid[:, :, None], drive, jnp.zeros((), drive.dtype))
+        if self.listener is not None:
+            return self._heard_by(self.listener, carry, drive, valid)
         step = self.cell
         if isinstance(self.cell, TwoHalves) and self._projects_ahead():
             drive, step = self.cell.project(drive), self.cell.advance
 
-        def body(carry: Carry, at_step: tuple[Array, Array | None, Array | None]) -> tuple[Carry, Array]:
-            drive_t, valid_t, probe = at_step
+        def body(carry: Carry, at_step: tuple[Array, Array | None]) -> tuple[Carry, Array]:
+            drive_t, valid_t = at_step
             new_carry, output = step(carry, drive_t)
-            if probe is not None:
-                new_carry, output = _tapped(new_carry, output, probe)
-            if valid_t is None:
-                return new_carry, output
-            keep = valid_t[:, None]
-            new_carry = jax.tree.map(lambda new, old: jnp.where(keep, new, old), new_carry, carry)
-            return new_carry, jnp.where(keep, output, 0)
+            return _where(valid_t, new_carry, carry), _where(valid_t, output, jnp.zeros_like(output))
 
-        carry, outputs = _scan(body, carry, (drive, valid, taps), self.reverse, self.checkpoint_every)
+        carry, outputs = _scan(body, carry, (drive, valid), self.reverse, self.checkpoint_every)
+        return carry, jnp.swapaxes(outputs, 0, 1)
+
+    def _heard_by(
+        self, listener: Listener, carry: Carry, inputs: Array, valid: Array | None
+    ) -> tuple[Carry, Float[Array, "B T H"]]:
+        """Make the same scan over inputs [T, B, F], each step shown to the listener."""
+        steps, batch, _ = inputs.shape
+        graph, weights, rest = nnx.split(self.cell, nnx.Param, ...)
+        probes = self.draw_probes(steps, batch, weights)
+
+        def body(carry_and_riding: tuple[Carry, Any], at_step: Any) -> tuple[tuple[Carry, Any], tuple[Array, Array]]:
+            carry, riding = carry_and_riding
+            inputs_t, valid_t, probes_t = at_step
+            entering, weights_t, riding = listener.before(carry, weights, riding, probes_t)
+            new_carry, output = nnx.merge(graph, weights_t, rest)(entering, inputs_t)
+            new_carry, output = _let_by(listener, new_carry, output, probes_t)
+            new_carry = _where(valid_t, new_carry, carry)
+            return (new_carry, riding), (_where(valid_t, output, jnp.zeros_like(output)), _finite(new_carry))
+
+        start = (carry, listener.start(weights))
+        (carry, _), (outputs, finite) = _scan(body, start, (inputs, valid, probes), self.reverse, self.checkpoint_every)
+        self.first_nonfinite_step = nnx.data(_first_nonfinite_step(finite, self.reverse))
         return carry, jnp.swapaxes(outputs, 0, 1)
 
     def _projects_ahead(self) -> bool:
         return jax.default_backend() != "cpu" if self.project_ahead is None else self.project_ahead
 
 
-def _check(cell: nnx.RNNCellBase, inputs: Array, lengths: Array | None, taps: Array | None) -> None:
+def _check(cell: nnx.RNNCellBase, inputs: Array, lengths: Array | None) -> None:
     if inputs.ndim != 3:
         raise ValueError(f"inputs must have shape [batch, time, feature], got {inputs.shape}")
     batch, steps, features = inputs.shape
@@ -112,18 +131,25 @@ def _check(cell: nnx.RNNCellBase, inputs: Array, lengths: Array | None, taps: Ar
         raise ValueError(f"inputs must have {cell.in_features} features, got shape {inputs.shape}")  # pyright: ignore
     if steps < 1:
         raise ValueError(f"inputs must have at least one time step, got shape {inputs.shape}")
-    if taps is not None and taps.shape != (steps, batch):
-        raise ValueError(f"taps must have shape [time, batch] = {(steps, batch)}, got {taps.shape}")
     if lengths is None:
         return
     if lengths.shape != (batch,):
         raise ValueError(f"lengths must have shape [batch] = {(batch,)}, got {lengths.shape}")
-    if not isinstance(lengths, Tracer) and (np.min(lengths) < 1 or np.max(lengths) > steps):
-        raise ValueError(f"lengths must lie in 1 ... {steps}, got {np.min(lengths)} ... {np.max(lengths)}")
+    if not isinstance(lengths, Tracer):
+        least, most = np.min(np.asarray(lengths)), np.max(np.asarray(lengths))
+        if least < 1 or most > steps:
+            raise ValueError(f"lengths must lie in 1 ... {steps}, got {least} ... {most}")
 
 
-def _tapped(carry: Carry, output: Array, probe: Array) -> tuple[Carry, Array]:
-    """Tap the carry, and let the output pass through the same tap: else the loss's own pull at this step is missed.
+def _where(valid: Array | None, new: Any, old: Any) -> Any:
+    """Keep the new leaves [B, H] of the examples whose step is valid [B]."""
+    if valid is None:
+        return new
+    return jax.tree.map(lambda new, old: jnp.where(valid[:, None], new, old), new, old)
+
+
+def _let_by(listener: Listener, carry: Carry, output: Array, probes: Any) -> tuple[Carry, Array]:
+    """Show the carry, and take the output from what is shown: else the loss's own pull at this step is missed.
 
     Raises:
         ValueError: if the output is none of the carry's arrays.
@@ -132,15 +158,27 @@ def _tapped(carry: Carry, output: Array, probe: Array) -> tuple[Carry, Array]:
     position = next((i for i, leaf in enumerate(leaves) if leaf is output), None)
     if position is None:
         raise ValueError("taps need a cell whose output is one of the arrays of its carry")
-    leaves = tap(leaves, probe)
+    leaves = listener.after(leaves, probes)
     return jax.tree.unflatten(structure, leaves), leaves[position]
 
 
-def _scan(body: Callable, carry: Carry, xs: Any, reverse: bool, chunk: int | None) -> tuple[Carry, Array]:
+def _finite(carry: Carry) -> Array:
+    """Tell which examples, [B], have nothing but finite numbers in their carry [B, H]."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf), axis=1) for leaf in jax.tree.leaves(carry)]), axis=0)
+
+
+def _first_nonfinite_step(finite: Array, reverse: bool) -> Array:
+    """Return the first False of each column of [T, B] in the order of the scan, -1 where there is none."""
+    steps = finite.shape[0]
+    first = steps - 1 - jnp.argmin(finite[::-1], axis=0) if reverse else jnp.argmin(finite, axis=0)
+    return jnp.where(jnp.all(finite, axis=0), -1, first).astype(jnp.int32)
+
+
+def _scan(body: Callable, carry: Carry, xs: Any, reverse: bool, chunk: int | None) -> tuple[Carry, Any]:
     """`lax.scan`, with the states inside chunks recomputed in the backward pass where a chunk is given."""
     steps = jax.tree.leaves(xs)[0].shape[0]
 
-    def scan(carry: Carry, xs: Any) -> tuple[Carry, Array]:
+    def scan(carry: Carry, xs: Any) -> tuple[Carry, Any]:
         return jax.lax.scan(body, carry, xs, reverse=reverse)
 
     if chunk is None or chunk >= steps:
@@ -151,8 +189,8 @@ def _scan(body: Callable, carry: Carry, xs: Any, reverse: bool, chunk: int | Non
     pieces = [lambda carry: jax.lax.scan(jax.checkpoint(scan), carry, chunks, reverse=reverse)]
     if whole < steps:
         pieces.append(lambda carry: jax.checkpoint(scan)(carry, rest))
-    outputs: list[Array] = [jnp.zeros(0)] * len(pieces)
+    outputs: list[Any] = [None] * len(pieces)
     for number in reversed(range(len(pieces))) if reverse else range(len(pieces)):
         carry, outputs[number] = pieces[number](carry)
-    outputs[0] = outputs[0].reshape(whole, *outputs[0].shape[2:])
-    return carry, jnp.concatenate(outputs)
+    outputs[0] = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), outputs[0])
+    return carry, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *outputs)

@@ -71,21 +71,18 @@ class SequenceClassifier(nnx.Module):
         self,
         inputs: Array | np.ndarray,
         lengths: Int[Array | np.ndarray, " B"] | None = None,
-        *,
-        taps: Float[Array, "T B"] | None = None,
     ) -> Float[Array, "B C"]:
         """Classify sequences.
 
         Args:
             inputs: features [B, T, F], or tokens [B, T].
             lengths: valid steps of each sequence, 1 ... T (default: all T).
-            taps: zeros [T, B]; their gradient is the norm of the loss gradient by each step's state.
 
         Returns:
             Logits [B, C].
         """
         lengths = None if lengths is None else jnp.asarray(lengths)
-        _, outputs = self.recurrence(self.encode(inputs), lengths=lengths, taps=taps)
+        _, outputs = self.recurrence(self.encode(inputs), lengths=lengths)
         last = outputs[:, -1] if lengths is None else outputs[jnp.arange(outputs.shape[0]), lengths - 1]
         return self.head(last)
 
@@ -109,6 +106,6 @@ def _check_inputs(inputs: Array, vocabulary_size: int | None) -> None:
     if inputs.ndim != 2 or not jnp.issubdtype(inputs.dtype, jnp.integer):
         raise ValueError(f"inputs must be token numbers [batch, time] with a vocabulary_size, got {came}")
     if inputs.size and not isinstance(inputs, Tracer):
-        least, most = np.min(inputs), np.max(inputs)
+        least, most = np.min(np.asarray(inputs)), np.max(np.asarray(inputs))
         if least < 0 or most >= vocabulary_size:
             raise ValueError(f"tokens must lie in 0 ... {vocabulary_size - 1}, got {least} ... {most}")

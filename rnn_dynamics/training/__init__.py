@@ -1,8 +1,7 @@
-"""Training and what to watch while it runs."""
+"""Training, and what its clipping did."""
 
 from rnn_dynamics.training.clipping import ClipReport, clip_by_global_norm, clip_report
 from rnn_dynamics.training.loop import TrainingConfig, TrainingRecord, evaluate, train
-from rnn_dynamics.training.probes import loss_gradient_norms
 
 __all__ = [
     "ClipReport",
@@ -11,6 +10,5 @@ __all__ = [
     "clip_by_global_norm",
     "clip_report",
     "evaluate",
-    "loss_gradient_norms",
     "train",
 ]
