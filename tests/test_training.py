@@ -1,4 +1,4 @@
-"""Clipping, the training loop, evaluation and the gradient probe, each against a few lines that do it by hand."""
+"""The training loop and evaluation, each against a few lines that do it by hand."""
 
 import contextlib
 import types
@@ -10,204 +10,26 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from largest_so_far import (
+    CLASSES,
+    FEATURES,
+    STEPS,
+    TASK,
+    LargestSoFar,
+    assert_trees_close,
+    assert_trees_equal,
+    classifier,
+    config,
+    parameters,
+)
 from networks import any_cell
 
 from rnn_dynamics.cells import GRUCell
 from rnn_dynamics.models import SequenceClassifier
 from rnn_dynamics.tasks import make_task
-from rnn_dynamics.training import (
-    ClipReport,
-    TrainingConfig,
-    clip_by_global_norm,
-    clip_report,
-    evaluate,
-    loss_gradient_norms,
-    train,
-)
-from rnn_dynamics.training.clipping import global_norm
+from rnn_dynamics.training import TrainingConfig, evaluate, train
 from rnn_dynamics.training.loop import CHECK_EVERY
-from rnn_dynamics.types import Batch, Task
-
-STEPS, FEATURES, CLASSES, WORDS = 5, 2, 3, 7
-
-
-def cross_entropy(outputs, targets):
-    return -jnp.take_along_axis(jax.nn.log_softmax(outputs), jnp.asarray(targets)[:, None], axis=1)[:, 0]
-
-
-class LargestSoFar:
-    """Which of three ranges the first feature's largest value lies in: a tiny task whose batches can be spoiled."""
-
-    name, metric_name, chance_level = "largest_so_far", "accuracy", 0.4
-    output_features, input_features, vocabulary_size = CLASSES, FEATURES, None
-    loss = staticmethod(cross_entropy)  # one function for all, so that all trainings here share what is compiled
-
-    def __init__(self, spoil=None, at_step=-1, dtype=np.float64):
-        generator = np.random.default_rng(0)
-        self.inputs = generator.normal(size=(25, STEPS, FEATURES)).astype(dtype)
-        self.lengths = generator.integers(1, STEPS + 1, 25).astype(np.int32)
-        largest = [x[:length, 0].max() for x, length in zip(self.inputs, self.lengths, strict=True)]
-        self.targets = np.digitize(largest, [0.2, 0.9]).astype(np.int32)
-        self.spoil, self.at_step = spoil, at_step
-
-    def batches(self, split, batch_size, *, seed=None, epochs=1):
-        order, step = np.arange(len(self.targets)), 0
-        while epochs is None or step * batch_size < epochs * len(order):
-            rows = order[step * batch_size : (step + 1) * batch_size]
-            if seed is not None:
-                rows = np.random.default_rng((seed, step)).choice(order, batch_size, replace=False)
-            batch = Batch(self.inputs[rows], self.targets[rows], self.lengths[rows])
-            yield self.spoil(batch) if step == self.at_step else batch
-            step += 1
-
-    def metric(self, outputs, targets):
-        return (jnp.argmax(outputs, axis=-1) == targets).astype(jnp.float32)
-
-
-TASK = LargestSoFar()
-
-
-def classifier(name="ElmanCell", seed=0, dtype=jnp.float64, **options):
-    cell = any_cell(name, hidden=4, seed=seed, dtype=dtype)
-    return SequenceClassifier(cell, CLASSES, rngs=nnx.Rngs(seed + 1), **options)
-
-
-def config(steps=5, batch_size=8, learning_rate=0.05, clip_threshold=None, seed=0):
-    return TrainingConfig(steps, batch_size, learning_rate, clip_threshold, seed)
-
-
-def parameters(model):
-    """Copies, so that no later update can change them."""
-    return jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-
-
-def assert_trees_equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def assert_trees_close(a, b, atol):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=atol), a, b)
-
-
-# Clipping
-
-
-def norm_of(tree):
-    return np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]))
-
-
-def clip(threshold, gradient, state=None):
-    transformation = clip_by_global_norm(threshold)
-    return transformation.update(gradient, transformation.init(gradient) if state is None else state)
-
-
-SHAPES = st.sampled_from([(), (3,), (2, 4)])  # few, because JAX compiles for each
-TREES = st.recursive(
-    st.builds(lambda shape, seed: (shape, seed), SHAPES, st.integers(0, 99)),
-    lambda below: st.lists(below, min_size=1, max_size=3) | st.dictionaries(st.sampled_from("abc"), below, min_size=1),
-    max_leaves=4,
-)
-
-
-def drawn(tree, scale):
-    """Replace each (shape, seed) by an array."""
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(scale * np.random.default_rng(leaf[1]).normal(size=leaf[0])),
-        tree,
-        is_leaf=lambda node: isinstance(node, tuple),
-    )
-
-
-@settings(max_examples=40)
-@given(tree=TREES, magnitude=st.integers(-120, 120), relative=st.floats(0.01, 100))
-def test_clipped_norm_is_the_smaller_of_norm_and_threshold(tree, magnitude, relative):
-    gradient = drawn(tree, 10.0**magnitude)
-    norm = norm_of(gradient)
-    threshold = float(relative * norm)
-    assume(abs(relative - 1) > 1e-9)
-    clipped, _ = clip(threshold, gradient)
-    np.testing.assert_allclose(norm_of(clipped), min(norm, threshold), rtol=1e-12)
-    assert_trees_close(
-        jax.tree.map(lambda leaf: leaf / min(norm, threshold), clipped),
-        jax.tree.map(lambda leaf: leaf / norm, gradient),
-        atol=1e-13,
-    )
-    if relative > 1:
-        assert_trees_equal(clipped, gradient)
-    theirs, _ = optax.clip_by_global_norm(threshold).update(gradient, optax.EmptyState())
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12), clipped, theirs)
-
-
-@pytest.mark.parametrize("size", [1e25, 1e-25, 0.0])
-def test_norm_neither_overflows_nor_vanishes(size):
-    """Its square does, in single precision."""
-    gradient = {"a": jnp.full((2, 2), size, jnp.float32), "b": jnp.full(5, -size, jnp.float32)}
-    norm = global_norm(gradient)
-    assert norm.dtype == jnp.float32
-    assert float(norm) == pytest.approx(3 * size, rel=1e-6)
-    clipped, state = clip(2.0, gradient)
-    assert float(global_norm(clipped)) == pytest.approx(min(2.0, 3 * size), rel=1e-6)
-    assert clip_report(state).share == (size > 1)
-
-
-def test_leaves_keep_their_dtypes():
-    gradient = [jnp.full(3, 4.0, dtype) for dtype in (jnp.bfloat16, jnp.float32, jnp.float64)]
-    clipped, _ = clip(6.0, gradient)
-    assert [leaf.dtype for leaf in clipped] == [leaf.dtype for leaf in gradient]
-    np.testing.assert_allclose([leaf.astype(jnp.float64) for leaf in clipped], np.full((3, 3), 2.0), rtol=1e-2)
-
-
-def test_report_counts_and_averages():
-    state, nothing = clip_by_global_norm(2.0).init(jnp.zeros(2)), jnp.zeros(2)
-    before = clip_report(state)
-    assert before.updates == 0
-    assert np.isnan(before.share)
-    assert before.mean_factor == 1.0
-    for norm in (1.0, 4.0, 8.0, 2.0):  # factors: none, 1/2, 1/4, none: a norm of just the threshold is not shortened
-        _, state = clip(2.0, nothing.at[1].set(norm), state)
-    report = clip_report(state)
-    assert (report.updates, report.share) == (4, 0.5)
-    assert report.mean_factor == pytest.approx(np.sqrt(1 / 2 * 1 / 4), rel=1e-6)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_non_finite_gradient_passes(bad):
-    gradient = {"a": jnp.array([3.0, bad]), "b": jnp.array([40.0])}
-    clipped, state = clip(2.0, gradient)
-    assert_trees_equal(clipped, gradient)
-    assert clip_report(state) == ClipReport(updates=1, share=0.0, mean_factor=1.0)
-    _, state = clip(2.0, {"a": jnp.array([3.0, 0.0]), "b": jnp.array([4.0])}, state)  # and spoils no later count
-    assert clip_report(state).mean_factor == pytest.approx(2 / 5)
-
-
-def test_clipping_in_a_compiled_chain():
-    optimizer = optax.chain(clip_by_global_norm(1.0), optax.sgd(0.5))
-    params = {"w": jnp.zeros(2)}
-    state = optimizer.init(params)
-    for gradient in ([3.0, 4.0], [0.0, 0.1]):
-        updates, state = jax.jit(optimizer.update)({"w": jnp.array(gradient)}, state)
-        params = optax.apply_updates(params, updates)
-    np.testing.assert_allclose(params["w"], [-0.3, -0.45], atol=1e-15)
-    report = clip_report(state)
-    assert (report.updates, report.share, report.mean_factor) == (2, 0.5, pytest.approx(0.2))
-
-
-@pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan")])
-def test_bad_threshold(threshold):
-    with pytest.raises(ValueError, match=f"clipping threshold must be > 0, got {threshold}"):
-        clip_by_global_norm(threshold)
-
-
-@pytest.mark.parametrize("number", [0, 2])
-def test_report_needs_one_clipping(number):
-    optimizer = optax.chain(*[clip_by_global_norm(1.0)] * number, optax.adam(0.1))
-    with pytest.raises(ValueError, match=f"must hold one clipping transformation, found {number}"):
-        clip_report(optimizer.init(jnp.zeros(2)))
-
-
-# Training
+from rnn_dynamics.types import Task
 
 
 def logits_by_hand(params, inputs, lengths):
@@ -420,44 +242,6 @@ def test_a_constant_answer_is_at_chance():
     model.head.kernel[...] = jnp.zeros((4, CLASSES))
     model.head.bias[...] = jnp.eye(CLASSES)[np.bincount(TASK.targets).argmax()]
     assert evaluate(model, TASK) == TASK.chance_level
-
-
-# The gradient by the state
-
-
-def gradient_norms_by_hand(model, batch):
-    """Nudge the whole carry after each step, example by example, and differentiate its loss by the nudge."""
-
-    def loss(nudges, inputs, target, length):
-        carry, outputs = model.cell.initialize_carry((FEATURES,)), []
-        for t in range(STEPS):
-            carry, _ = model.cell(carry, inputs[t])
-            carry = jax.tree.map(lambda leaf, nudge, t=t: leaf + nudge[t], carry, nudges)
-            outputs.append(jax.tree.leaves(carry)[-1])  # h is the last array of the carry
-        return cross_entropy(model.head(jnp.stack(outputs)[length - 1])[None], target[None])[0]
-
-    carry = model.cell.initialize_carry((STEPS, FEATURES))
-    nudges = jax.tree.map(lambda leaf: jnp.zeros((STEPS, leaf.shape[-1])), carry)
-    one = jax.jit(jax.grad(loss))
-    norms = []
-    for inputs, target, length in zip(model.encode(batch.inputs), batch.targets, batch.lengths, strict=True):
-        leaves = jax.tree.leaves(one(nudges, inputs, target, length))
-        norms.append(np.sqrt(sum(np.sum(np.square(leaf), axis=1) for leaf in leaves)))
-    return np.stack(norms, axis=1)
-
-
-@pytest.mark.parametrize(("name", "vocabulary_size"), [("LSTMCell", WORDS), ("ElmanCell", None)])
-def test_gradient_norms_by_state_and_step(name, vocabulary_size):
-    batch = next(TASK.batches("test", 5))
-    if vocabulary_size is not None:
-        batch = batch._replace(inputs=np.random.default_rng(1).integers(0, WORDS, (5, STEPS)).astype(np.int32))
-    model = classifier(name, vocabulary_size=vocabulary_size)
-    norms = loss_gradient_norms(model, TASK, batch)
-    assert norms.shape == (STEPS, 5)
-    np.testing.assert_allclose(norms, gradient_norms_by_hand(model, batch), rtol=1e-11)
-    within = np.arange(STEPS)[:, None] < batch.lengths
-    assert not within.all(), "some sequence should be shorter than the batch"
-    np.testing.assert_array_equal(norms > 0, within)
 
 
 # A real task
