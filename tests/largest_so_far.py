@@ -10,6 +10,8 @@ from rnn_dynamics.models import SequenceClassifier
 from rnn_dynamics.training import TrainingConfig
 from rnn_dynamics.types import Batch
 
+STEPS, FEATURES, CLASSES, WORDS = 5, 2, 3, 7
+
 
 def cross_entropy(outputs, targets):
     return -jnp.take_along_axis(jax.nn.log_softmax(outputs), jnp.asarray(targets)[:, None], axis=1)[:, 0]
@@ -67,3 +69,7 @@ def assert_trees_equal(a, b):
 
 def assert_trees_close(a, b, atol):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=atol), a, b)
+
+
+def norm_of(tree):
+    return np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]))

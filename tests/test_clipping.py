@@ -7,14 +7,10 @@ import optax
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from largest_so_far import assert_trees_equal
+from largest_so_far import assert_trees_close, assert_trees_equal, norm_of
 
 from rnn_dynamics.training import ClipReport, clip_by_global_norm, clip_report
 from rnn_dynamics.training.clipping import global_norm
-
-
-def norm_of(tree):
-    return np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]))
 
 
 def clip(threshold, gradient, state=None):

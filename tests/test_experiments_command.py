@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,13 @@ def test_summary_is_one_line(line, folder, capsys):
             ["line", "--step", "3"],
             "unknown option '--step': did you mean --steps or --slopes? known are --slopes, --steps",
         ),
-        (["line", "--steps", "many"], "Error parsing --steps: invalid literal for int() with base 10: 'many'"),
-        (["line", "--steps", "1.5"], "Error parsing --steps: invalid literal for int() with base 10: '1.5'"),
-        (["line", "--slopes", "steep"], "Error parsing --slopes: Could not find valid parse for arguments: ['steep']"),
-        (["line", "--slopes"], "the grid of line is empty: Config(slopes=(), steps=3)"),
+        (["line", "uphill"], "unknown word 'uphill': known are --slopes, --steps"),
+        (["line", "--steps", "many"], "--steps takes one whole number, got 'many'"),
+        (["line", "--steps=1.5"], "--steps takes one whole number, got '1.5'"),
+        (["line", "--steps", "--slopes", "1"], "--steps takes one whole number, got nothing"),
+        (["line", "--slopes", "1", "steep"], "--slopes takes numbers, got '1' 'steep'"),
+        (["line", "--slopes", "1", "nan"], "slopes must not hold nan, got (1.0, nan)"),
+        (["line", "--slopes"], "the grid of line is empty: slopes must hold at least one value, got none"),
         (["line", "--slopes", "-1.0"], "slope must be positive, not -1.0 (at the point slope-1.0-steps3-straight-"),
         (["--steps", "3"], "unknown experiment '3': known are line"),
         (["--fresher"], "--fresher needs an experiment's name before it: known are line"),
@@ -55,9 +59,33 @@ def test_unlabelled_result_is_refused(line, folder, capsys, monkeypatch):
 
 def test_unwritable_folder_is_noticed_before_computing(line, tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert command("line", "--results", tmp_path / "file") == 2
-    assert capsys.readouterr().err == f"error: cannot write in {tmp_path}/file/line: Not a directory\n"
+    for results in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert command("line", "--results", results) == 2
+        assert capsys.readouterr().err == f"error: --results must be a folder, got the file {tmp_path}/file\n"
+    (tmp_path / "line").touch()
+    assert command("line", "--results", tmp_path) == 2
+    assert capsys.readouterr().err == f"error: cannot write in {tmp_path}/line: Not a directory\n"
     assert line.POINTS_RUN == []
+
+
+@pytest.mark.parametrize("seeds", [(-1,), (0, 2**63)])
+def test_seeds_out_of_range_are_refused_before_computing(line, folder, seeds):
+    @dataclass(frozen=True)
+    class Seeded:
+        seeds: tuple[int, ...]
+
+    with pytest.raises(ValueError, match=r"^seeds must lie in 0 \.\.\. 2\*\*63 - 1, got " + str(seeds[-1])):
+        runner.fill(line, Seeded(seeds), results=folder)
+    assert not folder.exists()
+
+
+def test_numbers_that_overflow_are_one_sentence_too(line, folder, capsys, monkeypatch):
+    def overflow(point):
+        raise FloatingPointError("the loss became nan at training step 3")
+
+    monkeypatch.setattr(line, "run", overflow)
+    assert command("line", "--results", folder) == 2
+    assert capsys.readouterr().err.startswith("error: the loss became nan at training step 3 (at the point slope2.0-")
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
@@ -73,6 +101,8 @@ def test_help_of_an_experiment_shows_its_docstring_and_fields(line, folder, caps
     assert exit_request.value.code == 0
     for part in ("How far does a straight line go?", "Expect 3.", "--slopes", "How steep", "1.0 2.0 3.0 4.0"):
         assert part in out
+    for shared in ("--preset PRESET", "(default: laptop)", "--results FOLDER", "(default: results)", "--fresh"):
+        assert shared in out
 
 
 def test_list_and_unknown_names_import_nothing_heavy(line):

@@ -20,6 +20,7 @@ from largest_so_far import (
     assert_trees_equal,
     classifier,
     config,
+    norm_of,
     parameters,
 )
 from networks import any_cell
@@ -27,7 +28,7 @@ from networks import any_cell
 from rnn_dynamics.cells import GRUCell
 from rnn_dynamics.models import SequenceClassifier
 from rnn_dynamics.tasks import make_task
-from rnn_dynamics.training import TrainingConfig, evaluate, train
+from rnn_dynamics.training import TrainingBroke, TrainingConfig, evaluate, train
 from rnn_dynamics.training.loop import CHECK_EVERY
 from rnn_dynamics.types import Task
 
@@ -137,12 +138,18 @@ def with_nan(batch):
 @pytest.mark.parametrize("step", [0, 7, CHECK_EVERY - 1, CHECK_EVERY, CHECK_EVERY + 9])
 def test_loss_that_breaks_stops_the_training(step):
     model, told = classifier(), []
-    with pytest.raises(FloatingPointError, match=f"^the loss became nan at training step {step}$"):
+    with pytest.raises(TrainingBroke, match=f"^the loss became nan at training step {step}$") as caught:
         train(model, LargestSoFar(with_nan, step), config(steps=CHECK_EVERY + 10), lambda made, _: told.append(made))
     assert told == ([CHECK_EVERY] if step >= CHECK_EVERY else [])
+    broken = caught.value
+    assert (broken.step, len(broken.record.loss), len(broken.record.gradient_norm)) == (step, step + 1, step + 1)
+    assert np.isnan([broken.value, broken.record.loss[-1]]).all()
+    assert broken.record.clipping is None
     until_then = classifier()
     if step:
-        train(until_then, TASK, config(steps=step))
+        record = train(until_then, TASK, config(steps=step))
+        np.testing.assert_array_equal(broken.record.loss[:-1], record.loss)
+        np.testing.assert_array_equal(broken.record.gradient_norm[:-1], record.gradient_norm)
     assert_trees_equal(parameters(model), parameters(until_then))
 
 
@@ -157,10 +164,12 @@ class Cusp(LargestSoFar):
 def test_gradient_that_breaks_stops_the_training():
     model, until_then = classifier(), classifier()
     spoilt = Cusp(lambda batch: batch._replace(targets=batch.targets - CLASSES), 4)
-    with pytest.raises(FloatingPointError, match=r"^the gradient norm became nan at training step 4$"):
+    with pytest.raises(FloatingPointError, match=r"^the gradient norm became nan at training step 4$") as caught:
         train(model, spoilt, config(steps=6, clip_threshold=1.0))
-    train(until_then, Cusp(), config(steps=4, clip_threshold=1.0))
+    record = train(until_then, Cusp(), config(steps=4, clip_threshold=1.0))
     assert_trees_equal(parameters(model), parameters(until_then))
+    assert np.isfinite(caught.value.record.loss).all()
+    assert caught.value.record.clipping == record.clipping  # and not what came after the break
 
 
 class Counted(nnx.Module):
