@@ -6,6 +6,9 @@ import os
 # subprocesses that a test starts inherit all of it.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the time goes into compiling small programs that run once, which LLVM does in half the time if it does not
+# optimise. With XLA_FLAGS set, even to nothing, the tests run what users run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import hypothesis
 import jax

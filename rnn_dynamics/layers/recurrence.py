@@ -118,8 +118,11 @@ def _check(cell: nnx.RNNCellBase, inputs: Array, lengths: Array | None, taps: Ar
         return
     if lengths.shape != (batch,):
         raise ValueError(f"lengths must have shape [batch] = {(batch,)}, got {lengths.shape}")
-    if not isinstance(lengths, Tracer) and (np.min(lengths) < 1 or np.max(lengths) > steps):
-        raise ValueError(f"lengths must lie in 1 ... {steps}, got {np.min(lengths)} ... {np.max(lengths)}")
+    if isinstance(lengths, Tracer):
+        return
+    known = np.asarray(lengths)  # else JAX traces the comparison where a function under jit closes over the lengths
+    if known.min() < 1 or known.max() > steps:
+        raise ValueError(f"lengths must lie in 1 ... {steps}, got {known.min()} ... {known.max()}")
 
 
 def _tapped(carry: Carry, output: Array, probe: Array) -> tuple[Carry, Array]:
