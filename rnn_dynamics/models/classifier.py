@@ -109,6 +109,7 @@ def _check_inputs(inputs: Array, vocabulary_size: int | None) -> None:
     if inputs.ndim != 2 or not jnp.issubdtype(inputs.dtype, jnp.integer):
         raise ValueError(f"inputs must be token numbers [batch, time] with a vocabulary_size, got {came}")
     if inputs.size and not isinstance(inputs, Tracer):
-        least, most = np.min(inputs), np.max(inputs)
+        known = np.asarray(inputs)  # else JAX traces the comparison where a function under jit closes over the tokens
+        least, most = known.min(), known.max()
         if least < 0 or most >= vocabulary_size:
             raise ValueError(f"tokens must lie in 0 ... {vocabulary_size - 1}, got {least} ... {most}")

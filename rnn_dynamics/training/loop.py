@@ -183,7 +183,8 @@ def _update(
     # Once something has broken nothing moves any more, so that the parameters that broke it can be looked at, and the
     # optimiser has counted nothing since.
     before, after = (state.learned, state.optimizer_state), (learned, optimizer_state)
-    return _TrainState(*jax.tree.map(partial(jnp.where, broken), before, after), state.step + 1, first), value, norm
+    learned, optimizer_state = jax.tree.map(partial(jnp.where, broken), before, after)
+    return _TrainState(learned, optimizer_state, state.step + 1, first), value, norm
 
 
 def evaluate(model: nnx.Module, task: Task, split: str = "test", batch_size: int = 256) -> float:
