@@ -15,7 +15,7 @@ from rich.table import Table
 
 import analysis
 from rnn_dynamics.discovery import unknown_name
-from rnn_dynamics.results import load_run, read_provenance, write_whole
+from rnn_dynamics.results import load_run, prepare_folder, read_provenance, write_whole
 
 SUMMARIES = Path(__file__).parent / "summaries"
 """The committed summaries, which the figures show unless told otherwise."""
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        _refuse_files(results=options.results, summaries=options.summaries)
         summarise(options.name, options.results / options.name / "runs" / f"{options.run}.json", options.summaries)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -54,15 +55,16 @@ def summarise(name: str, manifest: Path, summaries: Path) -> None:
         summaries: folder to write to.
 
     Raises:
-        ValueError: if no module summarises that experiment.
+        ValueError: if no module summarises that experiment, or its run is not whole.
+        OSError: if there is no such run, or the summary cannot be written.
     """
     known = experiments_with_summaries()
     if name not in known:
         raise ValueError(unknown_name("summary", name, known))
     module = import_module(f"analysis.{name}")
+    prepare_folder(summaries)
     datasets = load_run(manifest)
     summary = module.summarise(datasets)
-    summaries.mkdir(parents=True, exist_ok=True)
     write_whole(summaries / f"{name}.csv", summary.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     provenance = {"experiment": name, "run": json.loads(manifest.read_text()), "made_by": _made_by(datasets)}
     write_whole(summaries / f"{name}.json", json.dumps(provenance, indent=2) + "\n")
@@ -91,6 +93,13 @@ def _made_by(datasets: list[xr.Dataset]) -> list[dict]:
         if made not in distinct:
             distinct.append(made)
     return distinct
+
+
+def _refuse_files(**folders: Path) -> None:
+    for option, folder in folders.items():
+        for place in (folder, *folder.parents):
+            if place.is_file():
+                raise ValueError(f"--{option} must be a folder, got the file {place}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,20 +10,24 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from experiments.runner import Outcome
 
 PROGRAM = "python -m experiments"
 PRESET_NAMES = ("smoke", "laptop", "paper")
+SHARED_OPTIONS = "options of every experiment"
+KINDS = {int: "whole number", float: "number", str: "name"}
+"""What the fields of a `Config` hold, in words."""
 
 
 class Refusal(ValueError):
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, package: str = "experiments") -
     except KeyboardInterrupt:
         print("interrupted: finished points are kept, and the same command goes on from there", file=sys.stderr)
         return 130
-    except (ValueError, OSError, argparse.ArgumentError) as error:
+    except (ValueError, ArithmeticError, OSError, argparse.ArgumentError) as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
         print(f"error: {error}{notes}", file=sys.stderr)
         return 2
@@ -115,10 +119,13 @@ def run_command(name: str, options: argparse.Namespace, words: Sequence[str]) ->
         What was done.
 
     Raises:
-        Refusal: if there is no such preset, or the words do not parse.
+        Refusal: if there is no such preset, results would go into a file, or the words do not parse.
     """
     if options.preset not in PRESET_NAMES:
         raise Refusal(_unknown("preset", options.preset, PRESET_NAMES))
+    for place in (options.results, *options.results.parents):
+        if place.is_file():
+            raise Refusal(f"--results must be a folder, got the file {place}")
     # LAPACK's factorisations of matrices of a network's size are fastest on one thread. Read when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from experiments import runner
@@ -141,7 +148,7 @@ def parse_fields(experiment: ModuleType, preset: str, words: Sequence[str]) -> A
 
     Raises:
         Refusal: if there is no such field, or a value does not fit it.
-        SystemExit: if the words ask for help, which is then printed: the docstring and the fields.
+        SystemExit: if the words ask for help, which is then printed: the docstring, the fields, the shared options.
     """
     import tyro
 
@@ -161,10 +168,13 @@ def parse_fields(experiment: ModuleType, preset: str, words: Sequence[str]) -> A
             )
     except SystemExit as exit_request:
         if exit_request.code == 0:
+            whole = _parser().format_help()
+            print(whole[whole.index(SHARED_OPTIONS) :])
             raise
-        raise Refusal(_sentence(box.getvalue())) from None
+        raise Refusal(_misfit(config, words, box.getvalue())) from None
     if rest:
-        raise Refusal(_unknown("option", rest[0], [f"--{field.name.replace('_', '-')}" for field in fields(config)]))
+        kind = "option" if rest[0].startswith("-") else "word"
+        raise Refusal(_unknown(kind, rest[0], [f"--{field.name.replace('_', '-')}" for field in fields(config)]))
     return config
 
 
@@ -179,10 +189,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="an experiment")
     parser.add_argument("--list", action="store_true", help="list the experiments and their questions")
-    parser.add_argument("--preset", default="laptop", help="smoke (seconds), laptop (minutes) or paper (accelerator)")
-    parser.add_argument("--results", default="results", type=Path, metavar="FOLDER", help="where all results are kept")
-    parser.add_argument("--fresh", action="store_true", help="compute also the points that are there")
+    shared = parser.add_argument_group(SHARED_OPTIONS)
+    presets = "smoke (seconds), laptop (minutes) or paper (accelerator) (default: %(default)s)"
+    shared.add_argument("--preset", default="laptop", help=presets)
+    where = "where all results are kept (default: %(default)s)"
+    shared.add_argument("--results", default="results", type=Path, metavar="FOLDER", help=where)
+    shared.add_argument("--fresh", action="store_true", help="compute also the points that are there")
     return parser
+
+
+def _misfit(config: Any, words: Sequence[str], box: str) -> str:
+    """Say what a field takes and what came, or what tyro says if the field is of a kind that we have no word for."""
+    sentence = _sentence(box)
+    option = (re.findall(r"--[\w-]+", sentence) or [""])[0]
+    field_type = get_type_hints(type(config)).get(option[2:].replace("-", "_"))
+    several = get_origin(field_type) is tuple
+    kind = KINDS.get(get_args(field_type)[0] if several else field_type)
+    if kind is None:
+        return sentence
+    return f"{option} takes {f'{kind}s' if several else f'one {kind}'}, got {_given(words, option) or 'nothing'}"
+
+
+def _given(words: Sequence[str], option: str) -> str:
+    """Quote what the command line gives an option, in either of its forms: `--option VALUE ...`, `--option=VALUE`."""
+    heads = [word.partition("=")[0].replace("_", "-") for word in words]
+    last = max(place for place, head in enumerate(heads) if head == option)
+    _, equals, value = words[last].partition("=")
+    values = [value] if equals else takewhile(lambda word: not word.startswith("--"), words[last + 1 :])
+    return " ".join(map(repr, values))
 
 
 def _sentence(box: str) -> str:

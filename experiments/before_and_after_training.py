@@ -21,11 +21,12 @@ from flax import nnx
 
 from rnn_dynamics.cells import make_cell, parse_cell_name
 from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, loss_adjoints, lyapunov_spectrum
+from rnn_dynamics.dynamics.trajectories import whole_number
 from rnn_dynamics.models import SequenceClassifier
 from rnn_dynamics.results import labelled
 from rnn_dynamics.tasks import make_task
 from rnn_dynamics.tasks.streams import input_stream
-from rnn_dynamics.training import TrainingConfig, evaluate, train
+from rnn_dynamics.training import TrainingBroke, TrainingConfig, evaluate, train
 from rnn_dynamics.types import Batch, Task
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -85,9 +86,16 @@ class Point:
 
 
 def grid(config: Config) -> list[Point]:
-    """List every network with every seed."""
+    """List every network with every seed.
+
+    Raises:
+        ValueError: an unknown network, or a number out of range.
+    """
     for network in config.networks:
         parse_cell_name(network)
+    for name, least in (("hidden", 1), ("training_steps", 1), ("batch_size", 1), ("measured_steps", MAX_LAG)):
+        whole_number(name, getattr(config, name), least=least)
+    TrainingConfig(config.training_steps, config.batch_size, config.learning_rate, config.clip_threshold, seed=0)
     shared = (
         config.hidden,
         config.training_steps,
@@ -100,7 +108,7 @@ def grid(config: Config) -> list[Point]:
 
 
 def run(point: Point) -> xr.Dataset:
-    """Measure a network, train it, and measure it again."""
+    """Measure a network, train it, and measure it again; after a training that broke everything is NaN."""
     task = _digits()
     rngs = nnx.Rngs(point.seed)
     model = SequenceClassifier(make_cell(point.network, 1, point.hidden, rngs=rngs), task.output_features, rngs=rngs)
@@ -108,12 +116,20 @@ def run(point: Point) -> xr.Dataset:
     config = TrainingConfig(
         point.training_steps, point.batch_size, point.learning_rate, point.clip_threshold, point.seed
     )
-    record = train(model, task, config)
+    try:
+        record, broken_update = train(model, task, config), -1
+        after = _measure(model, task, point)
+    except TrainingBroke as broke:
+        record, broken_update = broke.record, broke.step
+        after = xr.full_like(before, np.nan, dtype=np.float64)  # there is no trained network
     assert record.clipping is not None
-    stages = xr.concat([before, _measure(model, task, point)], xr.Variable("stage", ["before", "after"]))
+    stages = xr.concat([before, after], xr.Variable("stage", ["before", "after"]))
+    not_made = (0, point.training_steps - len(record.loss))
+    loss, norm = (np.pad(x, not_made, constant_values=np.nan) for x in (record.loss, record.gradient_norm))
     return stages.assign(
-        training_loss=labelled("update", record.loss, "nats", "training loss"),
-        gradient_norm=labelled("update", record.gradient_norm, "nats per unit weight", "global gradient norm"),
+        training_loss=labelled("update", loss, "nats", "training loss"),
+        gradient_norm=labelled("update", norm, "nats per unit weight", "global gradient norm"),
+        broken_update=labelled((), broken_update, "updates", "update at which the training broke, -1 if none"),
         clip_share=labelled((), record.clipping.share, "1", "share of clipped updates"),
         clip_factor=labelled((), record.clipping.mean_factor, "1", "mean factor of clipped updates"),
         chance_level=labelled((), task.chance_level, "1", "accuracy of the most frequent class"),

@@ -25,6 +25,7 @@ from rnn_dynamics.cells import make_cell, parse_cell_name
 from rnn_dynamics.cells.initializers import gaussian
 from rnn_dynamics.discovery import unknown_name
 from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, lyapunov_spectrum
+from rnn_dynamics.dynamics.trajectories import whole_number
 from rnn_dynamics.results import labelled
 from rnn_dynamics.tasks import make_task
 from rnn_dynamics.tasks.streams import input_stream
@@ -96,10 +97,10 @@ def grid(config: Config) -> list[Point]:
     """List every network with every gain, input and seed; inputs outermost, so that each data set is read once.
 
     Raises:
-        ValueError: a horizon below 1, more exponents than units, a gain that is not positive, an unknown name.
+        ValueError: no unit, a horizon below 1, more exponents than units, a gain that is not positive, an unknown name.
     """
-    if config.horizon < 1:
-        raise ValueError(f"horizon must be >= 1, got {config.horizon}")
+    for name in ("hidden", "horizon"):
+        whole_number(name, getattr(config, name), least=1)
     if not 1 <= config.exponents <= config.hidden:
         raise ValueError(f"exponents must be between 1 and hidden = {config.hidden}, got {config.exponents}")
     if not all(0 < gain < math.inf for gain in config.gains):

@@ -10,6 +10,7 @@ reused, and counted in the summary.
 """
 
 import importlib
+import math
 import re
 import signal
 import sys
@@ -39,6 +40,9 @@ from rnn_dynamics.results import (
     save,
     save_manifest,
 )
+
+SEEDS = range(2**63)
+"""What jax.random.key takes."""
 
 SLUG_LENGTH = 120
 """Longest legible part of a file name; file systems allow 255 bytes, and temporary names are longer than final ones."""
@@ -120,9 +124,10 @@ def fill(experiment: ModuleType, config: Any, *, results: Path, fresh: bool = Fa
 
     Raises:
         UnwritableFolder: if the results cannot be written; nothing was computed then.
-        ValueError: if the grid is empty, or the library refuses a point.
+        ValueError: if a setting fits no experiment, the grid is empty, or the library refuses a point.
     """
     start = time.monotonic()
+    _check(config)
     name = experiment.__name__.rpartition(".")[2]
     folder = results / name
     prepare_folder(folder)
@@ -131,7 +136,7 @@ def fill(experiment: ModuleType, config: Any, *, results: Path, fresh: bool = Fa
         # A dict, because overlapping tuples in a config give the same point twice.
         points = {folder / f"{point_name(point)}.nc": _as_declared(point) for point in experiment.grid(config)}
         if not points:
-            raise ValueError(f"the grid of {name} is empty: {config}")
+            raise ValueError(f"the grid of {name} is empty: {_what_is_empty(config)}")
         there = [path for path in points if path.exists()]
         made_by = {} if fresh else _reusable(there, points)
         pending = {path: point for path, point in points.items() if path not in made_by}
@@ -148,6 +153,25 @@ def fill(experiment: ModuleType, config: Any, *, results: Path, fresh: bool = Fa
         foreign=sum(made.code != code_version() for made in made_by.values()),
         seconds=time.monotonic() - start,
     )
+
+
+def _check(config: Any) -> None:
+    """Refuse what no experiment can use, before anything is written.
+
+    Raises:
+        ValueError: NaN, or a seed out of range.
+    """
+    for name, value in asdict(config).items():
+        for entry in value if isinstance(value, tuple) else (value,):
+            if isinstance(entry, float) and math.isnan(entry):
+                raise ValueError(f"{name} must not hold nan, got {value}")
+            if "seed" in name and isinstance(entry, int) and entry not in SEEDS:
+                raise ValueError(f"{name} must lie in 0 ... 2**63 - 1, got {entry}")
+
+
+def _what_is_empty(config: Any) -> str:
+    empty = [name for name, value in asdict(config).items() if value == ()]
+    return f"{' and '.join(empty)} must hold at least one value, got none" if empty else str(config)
 
 
 def point_name(point: Any) -> str:
@@ -224,7 +248,7 @@ def _compute(experiment: ModuleType, name: str, pending: Mapping[Path, Any]) -> 
                 dataset = experiment.run(point)
                 with _interrupt_held_back():
                     save(path, dataset, provenance, seconds=time.monotonic() - start)
-            except ValueError as error:
+            except (ValueError, ArithmeticError) as error:
                 error.add_note(f"at the point {path.stem}")
                 raise
 

@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        _refuse_files(summaries=options.summaries, output=options.output)
         for name in options.names or figures():
             png, pdf = save(name, options.summaries, options.output)
             print(f"figure: {png} and {pdf}")
@@ -65,6 +66,13 @@ def save(name: str, summaries: Path, output: Path) -> tuple[Path, Path]:
         figure.savefig(png)
         figure.savefig(pdf, metadata={"CreationDate": None})  # equal numbers, equal bytes
     return png, pdf
+
+
+def _refuse_files(**folders: Path) -> None:
+    for option, folder in folders.items():
+        for place in (folder, *folder.parents):
+            if place.is_file():
+                raise ValueError(f"--{option} must be a folder, got the file {place}")
 
 
 def _parser() -> argparse.ArgumentParser:

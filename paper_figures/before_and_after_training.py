@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paper_figures.style import TEXT_WIDTH, draw_curve, letter, zero_line
+from paper_figures.style import TEXT_WIDTH, add_legend, draw_curve, end_handle, letter, zero_line
 from paper_figures.summaries import select
 
 STAGES = {"before": "before training", "after": "after training"}
@@ -38,7 +38,7 @@ def draw(summary: pd.DataFrame) -> Figure:
             axes: Axes = grid[row, column]
             chosen = select(summary, stage=stage, quantity=quantity)
             for network in chosen["network"].unique():
-                draw_curve(axes, network, select(chosen, network=network), markers=quantity == "log_norm")
+                draw_curve(axes, network, select(chosen, network=network))
             if quantity != "log10_loss_gradient":
                 zero_line(axes)
             axes.set_ylabel(y_label)
@@ -47,8 +47,7 @@ def draw(summary: pd.DataFrame) -> Figure:
             letter(axes, "abcdefgh"[len(PANELS) * row + column])
         grid[row, 0].set_title(title, loc="left", fontstyle="italic")
     _limit(grid, summary)
-    handles, labels = grid[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), handlelength=3)
+    add_legend(figure, grid[1, 0], {"beyond: exactly 0, ln = −∞": end_handle()})
     return figure
 
 

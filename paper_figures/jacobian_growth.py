@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paper_figures.style import TEXT_WIDTH, draw_curve, letter, look, zero_line
+from paper_figures.style import TEXT_WIDTH, add_legend, draw_curve, end_handle, letter, look, zero_line
 from paper_figures.summaries import select
 
 INPUTS = {"noise": "white noise", "digits": "digits, pixels", "mnist_rows": "MNIST, rows", "imdb": "IMDB, words"}
@@ -39,30 +39,24 @@ def draw(summary: pd.DataFrame) -> Figure:
         _exponents(below, of_input)
         above.set_title(INPUTS[name])
         above.set_xlabel("horizon τ [steps]")
-        below.set_xlabel("gain g")
+        below.set_xlabel("gain $g$")
         letter(above, ascii_lowercase[column])
         letter(below, ascii_lowercase[len(inputs) + column])
-    grid[0, 0].set_ylabel(rf"$\frac{{1}}{{τ}}$ ln $\Vert J_τ \cdots J_1 \Vert_2$ [nats/step], $g={shown_gain:g}$")
+    grid[0, 0].set_ylabel(f"growth rate at $g={shown_gain:g}$\n" r"ln $\Vert J_τ \cdots J_1 \Vert_2$ / τ  [nats/step]")
     grid[1, 0].set_ylabel(r"$λ_1$ [nats/step]")
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    handles.append(Line2D([], [], color="0.4", marker="<", markersize=5, linestyle="none"))
-    labels.append(r"$λ_1$")
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), handlelength=3)
+    hollow = Line2D([], [], color="0.4", marker="o", markerfacecolor="white", linestyle="none")
+    add_legend(figure, grid[0, 0], {r"$λ_1$, at the right": hollow, "beyond: overflow": end_handle()})
     return figure
 
 
 def _growth(axes: Axes, summary: pd.DataFrame) -> None:
     for network in summary["network"].unique():
-        rates = select(summary, network=network, quantity="growth_rate")
-        draw_curve(axes, network, rates)
-        finite = rates.dropna(subset="mean")
-        if 0 < len(finite) < len(rates):
-            last = finite.iloc[-1]
-            axes.annotate("state\noverflows", (last["x"], last["mean"]), (3, 0), textcoords="offset points",
-                          va="center", fontsize=7, color=look(network).color)  # fmt: skip
-        (exponent,) = select(summary, network=network, quantity="largest_exponent")["mean"]
-        axes.plot(1, exponent, transform=axes.get_yaxis_transform(), clip_on=False, color=look(network).color,
-                  marker="<", markersize=5, linestyle="none")  # fmt: skip
+        draw_curve(axes, network, select(summary, network=network, quantity="growth_rate"))
+    largest = select(summary, quantity="largest_exponent").dropna(subset="mean")
+    for number, (network, exponent) in enumerate(zip(largest["network"], largest["mean"], strict=True), start=1):
+        how = look(network)
+        axes.plot(1 + 0.04 * number, exponent, transform=axes.get_yaxis_transform(), clip_on=False, color=how.color,
+                  marker=how.marker, markerfacecolor="white", linestyle="none")  # fmt: skip
     axes.set_xscale("log")
     zero_line(axes)
 
@@ -70,5 +64,5 @@ def _growth(axes: Axes, summary: pd.DataFrame) -> None:
 def _exponents(axes: Axes, summary: pd.DataFrame) -> None:
     largest = select(summary, quantity="largest_exponent").assign(x=lambda rows: rows["gain"])
     for network in largest["network"].unique():
-        draw_curve(axes, network, select(largest, network=network), markers=True)
+        draw_curve(axes, network, select(largest, network=network))
     zero_line(axes)

@@ -1,4 +1,4 @@
-"""How every figure looks: sizes, fonts, and one colour, dash and name for each network."""
+"""How every figure looks: sizes, fonts, and one colour, dash, marker and name for each network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +9,32 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 TEXT_WIDTH = 7.2
 """Inches: two columns of a journal page."""
 
+ALL_MARKED = 10
+"""The most points of a curve that are all marked; on longer ones marks lie `MARK_SPACING` apart."""
+
+MARK_SPACING = 0.16
+"""In diagonals of the panel."""
+
+END: dict[str, Any] = {
+    "marker": "x",
+    "markersize": 5.5,
+    "markeredgewidth": 1.5,
+    "linestyle": "none",
+    "path_effects": [withStroke(linewidth=3.5, foreground="white")],
+}
+"""How the end of a curve is marked behind which nothing is finite."""
+
 
 @dataclass(frozen=True)
 class Look:
-    """How one network is drawn; lightness and dash tell networks apart in greyscale as well.
+    """How one network is drawn; lightness, dash and marker tell networks apart in greyscale as well.
 
     Attributes:
         label: in legends.
@@ -75,27 +93,41 @@ def look(network: str) -> Look:
     return NETWORKS.get(network, Look(network, "#777777", "-", "x"))
 
 
-def draw_curve(axes: Axes, network: str, curve: pd.DataFrame, *, markers: bool = False) -> None:
-    """Draw a summary's rows as a line with a band of one standard error.
+def draw_curve(axes: Axes, network: str, curve: pd.DataFrame) -> None:
+    """Draw a summary's rows as a line with a band of one standard error, and a cross where it stops being finite.
 
     Args:
         axes: where.
-        network: gives colour, dash and name.
+        network: gives colour, dash, marker and name.
         curve: rows with x, mean and error.
-        markers: mark each point.
     """
     how = look(network)
     x, mean, error = (curve[column].to_numpy(float) for column in ("x", "mean", "error"))
-    mean = np.where(np.isfinite(mean), mean, np.nan)  # a gap in the line, where there is nothing to draw
-    axes.plot(
-        x,
-        mean,
-        color=how.color,
-        linestyle=how.dash,
-        marker=how.marker if markers else None,
-        label=how.label,
-    )
+    finite = np.isfinite(mean)
+    mean = np.where(finite, mean, np.nan)  # a gap in the line, where there is nothing to draw
+    every = None if len(x) <= ALL_MARKED else MARK_SPACING
+    axes.plot(x, mean, color=how.color, linestyle=how.dash, marker=how.marker, markevery=every, label=how.label)
     axes.fill_between(x, mean - error, mean + error, color=how.color, alpha=0.2, linewidth=0)
+    beside_a_gap = finite & ~(np.append(True, finite[:-1]) & np.append(finite[1:], True))
+    axes.plot(x[beside_a_gap], mean[beside_a_gap], color=how.color, zorder=5, **END)
+
+
+def add_legend(figure: Figure, axes: Axes, extra: dict[str, Line2D]) -> None:
+    """Name the curves above all panels.
+
+    Args:
+        figure: where.
+        axes: that holds all curves.
+        extra: label -> handle of what else needs a name.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    handles, labels = [*handles, *extra.values()], [*labels, *extra]
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), handlelength=3, columnspacing=1.5)
+
+
+def end_handle() -> Line2D:
+    """Return what the end of a curve is marked by, for a legend that says what lies beyond."""
+    return Line2D([], [], color="0.4", **END)
 
 
 def zero_line(axes: Axes) -> None:

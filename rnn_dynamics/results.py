@@ -13,6 +13,7 @@ A run over a grid leaves one such pair per point, and a manifest (`save_manifest
 order, belong to it.
 """
 
+import errno
 import hashlib
 import importlib.metadata
 import io
@@ -350,8 +351,10 @@ def _taking_name(path: Path) -> Iterator[Path]:
 
 
 def _reason(error: OSError) -> str:
-    # HDF5 packs flags, modes and addresses into its message; the error number says it in words.
-    return os.strerror(error.errno) if error.errno else str(error)
+    # HDF5 packs flags, modes and addresses into its message; the error number says it in words, but for a file in the
+    # folder's place, of which mkdir says that it exists.
+    number = errno.ENOTDIR if isinstance(error, FileExistsError) else error.errno
+    return os.strerror(number) if number else str(error)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

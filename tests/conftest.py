@@ -6,6 +6,9 @@ import os
 # subprocesses that a test starts inherit all of it.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the time goes into compiling small programs that run once, which LLVM does in half the time if it does not
+# optimise. With XLA_FLAGS set, even to nothing, the tests run what users run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import hypothesis
 import jax
@@ -33,3 +36,34 @@ def allow_rank_promotion():
     """Allow broadcasting over new leading axes, for code of others that relies on it."""
     with jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """The folder in which tiny `mnist` and `imdb_reviews` are prepared."""
+    from prepared_data import prepare_all
+
+    return prepare_all(tmp_path_factory.mktemp("tensorflow_datasets"))
+
+
+@pytest.fixture
+def line(tmp_path, monkeypatch):
+    """A package `questions` with one experiment, `line`, freshly imported."""
+    from line_experiment import imported
+
+    yield from imported(tmp_path / "source", monkeypatch)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where results go."""
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def undisturbed(line, tmp_path):
+    """What a run that nothing happens to leaves, by file name."""
+    from line_experiment import contents, run
+
+    run(line, tmp_path / "undisturbed")
+    return contents(tmp_path / "undisturbed")

@@ -1,6 +1,8 @@
 """Every experiment from its smoke preset to its figure; and the claims of the figures, on the committed summaries."""
 
 import json
+import re
+from dataclasses import replace
 from importlib import import_module
 
 import matplotlib.image
@@ -16,6 +18,7 @@ from experiments import runner
 from experiments.__main__ import find_questions
 from paper_figures.summaries import FOLDER, read, select
 from rnn_dynamics.results import load_run, read_provenance
+from rnn_dynamics.training import ClipReport, TrainingBroke, TrainingRecord
 
 EXPERIMENTS = list(find_questions("experiments"))
 COLUMNS = {"quantity", "units", "x", "mean", "error", "count"}
@@ -132,6 +135,10 @@ def test_mean_and_error():
         (analysis_command.main, ["jacobian_growth", "--results", "nowhere"], "there is no finished run"),
         (figures_command.main, ["jacobian_groth"], "unknown figure 'jacobian_groth': did you mean jacobian_growth?"),
         (figures_command.main, ["jacobian_growth", "--summaries", "nowhere"], "there is no summary"),
+        (analysis_command.main, ["jacobian_growth", "--results", __file__], "--results must be a folder, got the file"),
+        (analysis_command.main, ["jacobian_growth", "--summaries", __file__], "--summaries must be a folder, got the"),
+        (figures_command.main, ["jacobian_growth", "--summaries", __file__], "--summaries must be a folder, got the"),
+        (figures_command.main, ["jacobian_growth", "--output", __file__ + "/below"], f"got the file {__file__}"),
     ],
 )
 def test_commands_say_what_is_missing(main, arguments, sentence, capsys):
@@ -139,6 +146,51 @@ def test_commands_say_what_is_missing(main, arguments, sentence, capsys):
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "sentence"),
+    [
+        ("jacobian_growth", {"hidden": 0}, "hidden must be a whole number >= 1, got 0"),
+        ("jacobian_growth", {"horizon": 0}, "horizon must be a whole number >= 1, got 0"),
+        ("jacobian_growth", {"exponents": 9}, "exponents must be between 1 and hidden = 8, got 9"),
+        ("jacobian_growth", {"gains": (1.0, 0.0)}, "gains must be positive numbers, got 1.0, 0.0"),
+        ("jacobian_growth", {"inputs": ("noize",)}, "unknown input 'noize': did you mean noise"),
+        ("jacobian_growth", {"cells": ("lstmm",)}, "unknown cell 'lstmm': did you mean lstm"),
+        ("jacobian_growth", {"activations": ("tanhh",)}, "unknown activation 'tanhh': did you mean tanh"),
+        ("before_and_after_training", {"networks": ("lstm-tanh",)}, "cell 'lstm' has activations of its own"),
+        ("before_and_after_training", {"hidden": 0}, "hidden must be a whole number >= 1, got 0"),
+        ("before_and_after_training", {"training_steps": 0}, "training_steps must be a whole number >= 1, got 0"),
+        ("before_and_after_training", {"batch_size": -1}, "batch_size must be a whole number >= 1, got -1"),
+        ("before_and_after_training", {"measured_steps": 255}, "measured_steps must be a whole number >= 256, got 255"),
+        ("before_and_after_training", {"learning_rate": 0.0}, "learning_rate must be > 0 and finite, got 0.0"),
+        ("before_and_after_training", {"clip_threshold": -1.0}, "clip_threshold must be > 0 or None, got -1.0"),
+    ],
+    ids=str,
+)
+def test_a_bad_setting_is_refused_by_its_own_name(name, bad, sentence):
+    module = import_module(f"experiments.{name}")
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        module.grid(replace(module.PRESETS["smoke"], **bad))
+
+
+def test_a_training_that_breaks_leaves_its_record_and_no_number_after_it(monkeypatch):
+    module = import_module("experiments.before_and_after_training")
+    point = replace(module.grid(module.PRESETS["smoke"])[0], training_steps=4)
+    until_then = TrainingRecord(np.array([2.0, np.nan]), np.array([1.0, np.nan]), ClipReport(1, 0.0, 1.0))
+
+    def breaks(*_):
+        raise TrainingBroke(until_then)
+
+    measured = xr.Dataset({"exponent": ("index", [0.1, -0.2]), "first_nonfinite_step": -1}, {"index": [0, 1]})
+    monkeypatch.setattr(module, "_measure", lambda *_: measured)
+    monkeypatch.setattr(module, "train", breaks)
+    result = module.run(point)
+    np.testing.assert_array_equal(result["training_loss"], [2.0, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(result["gradient_norm"], [1.0, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(result["exponent"], [[0.1, -0.2], [np.nan, np.nan]])
+    assert np.isnan(result["first_nonfinite_step"].sel(stage="after"))
+    assert int(result["broken_update"]) == 1
 
 
 def test_single_refuses_to_guess():

@@ -170,8 +170,8 @@ def test_singular_vectors_are_those_of_dense_algebra(hidden):
         values = np.exp(result.log_singular_values[number])
         np.testing.assert_allclose(left.T @ left, np.eye(2 * hidden), atol=1e-13)
         np.testing.assert_allclose(right.T @ right, np.eye(2 * hidden), atol=1e-13)
-        np.testing.assert_allclose(product @ right, left * values, atol=1e-13 * values[0])
-        np.testing.assert_allclose(product.T @ left, right * values, atol=1e-13 * values[0])
+        np.testing.assert_allclose(product @ right, left * values[None], atol=1e-13 * values[0])
+        np.testing.assert_allclose(product.T @ left, right * values[None], atol=1e-13 * values[0])
 
 
 def test_singular_vectors_where_dense_algebra_sees_nothing():

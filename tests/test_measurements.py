@@ -95,6 +95,16 @@ def test_a_state_that_overflows_is_recorded(measure):
 
 
 @EVERY
+@pytest.mark.parametrize("step", [0, 7])
+def test_inputs_that_are_nan_are_recorded(measure, step):
+    system, inputs = DrivenSystem.from_cell(any_cell("GRUCell", hidden=3)), noise(STEPS, 2).at[step, 1].set(jnp.nan)
+    result = measure(system, inputs, **options_of(measure))
+    assert int(result.first_nonfinite_step) == step
+    floats = [leaf for leaf in jax.tree.leaves(result) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert any(np.isnan(leaf).any() for leaf in floats)
+
+
+@EVERY
 def test_gradients_go_through_or_are_refused(measure):
     system, inputs = DrivenSystem.from_cell(any_cell("GRUCell", hidden=3)), noise(STEPS, 2)
 

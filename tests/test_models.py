@@ -46,7 +46,7 @@ def test_answers_at_the_last_valid_step(padding):
     "cell",
     [
         any_cell("LSTMCell", hidden=3),
-        nnx.SimpleCell(FEATURES, 3, param_dtype=jnp.float64, rngs=nnx.Rngs(0)),
+        nnx.SimpleCell(FEATURES, 3, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0)),
         nnx.LSTMCell(FEATURES, 3, param_dtype=jnp.float64, rngs=nnx.Rngs(0)),
         nnx.OptimizedLSTMCell(FEATURES, 3, param_dtype=jnp.float64, rngs=nnx.Rngs(0)),
         nnx.GRUCell(FEATURES, 3, param_dtype=jnp.float64, rngs=nnx.Rngs(0)),
@@ -131,3 +131,12 @@ def test_bad_input_gets_one_sentence(vocabulary_size, inputs, sentence):
 def test_bad_kind_of_input_is_refused_under_jit_too():
     with pytest.raises(ValueError, match=NUMBERS):
         nnx.jit(lambda model, inputs: model(inputs))(classifier(vocabulary_size=WORDS), sequences())
+
+
+def test_tokens_and_lengths_may_be_constants_under_jit():
+    model, lengths = classifier(vocabulary_size=WORDS), jnp.asarray(LENGTHS)
+    tokens, wrong = jnp.asarray(TOKENS), jnp.asarray(TOKENS + 1)
+    logits = nnx.jit(lambda model: model(tokens, lengths))(model)
+    np.testing.assert_allclose(logits, model(tokens, lengths), atol=1e-14)
+    with pytest.raises(ValueError, match=r"tokens must lie in 0 \.\.\. 6, got 1 \.\.\. 7"):
+        nnx.jit(lambda model: model(wrong, lengths))(model)

@@ -1,5 +1,7 @@
 """The scan over a cell: stepwise = scanned = padded = reversed = checkpointed, for our cells and Flax's."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,15 +79,9 @@ def test_gradients_are_those_without_padding_or_checkpoints(cell):
     graph, params, rest = nnx.split(cell, nnx.Param, ...)
     inputs = sequences()
 
-    def loss(params, lengths, **options):
-        carry, outputs = Recurrence(nnx.merge(graph, params, rest), **options)(inputs, lengths=lengths)
+    def loss(params, **options):
+        carry, outputs = Recurrence(nnx.merge(graph, params, rest), **options)(inputs, lengths=LENGTHS)
         return jnp.sum(jnp.sin(outputs)) + sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(carry))
-
-    plain = jax.grad(loss)(params, LENGTHS)
-    for options in ({"checkpoint_every": 3}, {"checkpoint_every": 2, "project_ahead": True}, {"project_ahead": True}):
-        assert_trees_close(jax.grad(loss)(params, LENGTHS, **options), plain, atol=1e-12)
-    backward = jax.grad(loss)(params, LENGTHS, reverse=True)
-    assert_trees_close(jax.grad(loss)(params, LENGTHS, reverse=True, checkpoint_every=3), backward, atol=1e-12)
 
     def one_by_one(params):
         cell, total = nnx.merge(graph, params, rest), 0.0
@@ -94,7 +90,24 @@ def test_gradients_are_those_without_padding_or_checkpoints(cell):
             total += jnp.sum(jnp.sin(outputs)) + sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(carry))
         return total
 
-    assert_trees_close(jax.grad(one_by_one)(params), plain, atol=1e-12)
+    variants = [
+        {"checkpoint_every": 3},
+        {"checkpoint_every": 2, "project_ahead": True},
+        {"project_ahead": True},
+        {"reverse": True},
+        {"reverse": True, "checkpoint_every": 3},
+    ]
+
+    @jax.jit  # all at once: what takes the time is to compile
+    def gradients(params):
+        scanned = [jax.grad(partial(loss, **options))(params) for options in ({}, *variants)]
+        return jax.grad(one_by_one)(params), *scanned
+
+    by_hand, plain, *forward, backward, backward_in_chunks = gradients(params)
+    assert_trees_close(plain, by_hand, atol=1e-12)
+    for other in forward:
+        assert_trees_close(other, plain, atol=1e-12)
+    assert_trees_close(backward_in_chunks, backward, atol=1e-12)
 
 
 def test_lengths_may_be_constants_of_a_compiled_function():
@@ -116,16 +129,24 @@ def test_nan_in_padding_does_not_reach_gradients(options):
     assert_trees_close(jax.grad(loss)(params, poisoned), jax.grad(loss)(params, inputs))
 
 
+SMALL_CELL = any_cell("ElmanCell", hidden=3)
+small_step = jax.jit(SMALL_CELL.__call__)
+
+
 @settings(max_examples=12)
 @given(batch=st.integers(1, 4), steps=st.integers(1, 9), chunk=st.integers(1, 10), data=st.data())
 def test_any_shape(batch, steps, chunk, data):
-    lengths = jnp.array(data.draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch)))
-    cell = any_cell("ElmanCell", hidden=3)
-    inputs = noise(batch * steps, 2).reshape(batch, steps, 2)
-    carry, outputs = Recurrence(cell, checkpoint_every=chunk)(inputs, lengths=lengths)
-    for number in range(batch):
-        assert_trees_close((carry[number]), stepwise(cell, inputs[number, : lengths[number]])[0])
+    lengths = np.array(data.draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch)))
+    inputs = np.random.default_rng(0).normal(size=(batch, steps, 2))
+    # Compiled as a whole, as each operation alone would be compiled for each shape.
+    carry, outputs = jax.jit(Recurrence(SMALL_CELL, checkpoint_every=chunk).__call__)(inputs, lengths=lengths)
     assert outputs.shape == (batch, steps, 3)
+    for number, length in enumerate(lengths):
+        state = SMALL_CELL.initialize_carry((2,))
+        for x in inputs[number, :length]:
+            state, output = small_step(state, x)
+        np.testing.assert_allclose(carry[number], state, atol=1e-13)
+        np.testing.assert_allclose(outputs[number, length - 1], output, atol=1e-13)
 
 
 def test_given_initial_carry():

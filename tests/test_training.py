@@ -1,4 +1,4 @@
-"""Clipping, the training loop and evaluation, each against a few lines that do it by hand."""
+"""The training loop and evaluation, each against a few lines that do it by hand."""
 
 import contextlib
 import types
@@ -10,203 +10,27 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from largest_so_far import (
+    CLASSES,
+    FEATURES,
+    STEPS,
+    TASK,
+    LargestSoFar,
+    assert_trees_close,
+    assert_trees_equal,
+    classifier,
+    config,
+    norm_of,
+    parameters,
+)
 from networks import any_cell
 
 from rnn_dynamics.cells import GRUCell
 from rnn_dynamics.models import SequenceClassifier
 from rnn_dynamics.tasks import make_task
-from rnn_dynamics.training import (
-    ClipReport,
-    TrainingConfig,
-    clip_by_global_norm,
-    clip_report,
-    evaluate,
-    train,
-)
-from rnn_dynamics.training.clipping import global_norm
+from rnn_dynamics.training import TrainingBroke, TrainingConfig, evaluate, train
 from rnn_dynamics.training.loop import CHECK_EVERY
-from rnn_dynamics.types import Batch, Task
-
-STEPS, FEATURES, CLASSES = 5, 2, 3
-
-
-def cross_entropy(outputs, targets):
-    return -jnp.take_along_axis(jax.nn.log_softmax(outputs), jnp.asarray(targets)[:, None], axis=1)[:, 0]
-
-
-class LargestSoFar:
-    """Which of three ranges the first feature's largest value lies in: a tiny task whose batches can be spoiled."""
-
-    name, metric_name, chance_level = "largest_so_far", "accuracy", 0.4
-    output_features, input_features, vocabulary_size = CLASSES, FEATURES, None
-    loss = staticmethod(cross_entropy)  # one function for all, so that all trainings here share what is compiled
-
-    def __init__(self, spoil=None, at_step=-1, dtype=np.float64):
-        generator = np.random.default_rng(0)
-        self.inputs = generator.normal(size=(25, STEPS, FEATURES)).astype(dtype)
-        self.lengths = generator.integers(1, STEPS + 1, 25).astype(np.int32)
-        largest = [x[:length, 0].max() for x, length in zip(self.inputs, self.lengths, strict=True)]
-        self.targets = np.digitize(largest, [0.2, 0.9]).astype(np.int32)
-        self.spoil, self.at_step = spoil, at_step
-
-    def batches(self, split, batch_size, *, seed=None, epochs=1):
-        order, step = np.arange(len(self.targets)), 0
-        while epochs is None or step * batch_size < epochs * len(order):
-            rows = order[step * batch_size : (step + 1) * batch_size]
-            if seed is not None:
-                rows = np.random.default_rng((seed, step)).choice(order, batch_size, replace=False)
-            batch = Batch(self.inputs[rows], self.targets[rows], self.lengths[rows])
-            yield self.spoil(batch) if step == self.at_step else batch
-            step += 1
-
-    def metric(self, outputs, targets):
-        return (jnp.argmax(outputs, axis=-1) == targets).astype(jnp.float32)
-
-
-TASK = LargestSoFar()
-
-
-def classifier(name="ElmanCell", seed=0, dtype=jnp.float64, **options):
-    cell = any_cell(name, hidden=4, seed=seed, dtype=dtype)
-    return SequenceClassifier(cell, CLASSES, rngs=nnx.Rngs(seed + 1), **options)
-
-
-def config(steps=5, batch_size=8, learning_rate=0.05, clip_threshold=None, seed=0):
-    return TrainingConfig(steps, batch_size, learning_rate, clip_threshold, seed)
-
-
-def parameters(model):
-    """Copies, so that no later update can change them."""
-    return jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-
-
-def assert_trees_equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def assert_trees_close(a, b, atol):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=atol), a, b)
-
-
-# Clipping
-
-
-def norm_of(tree):
-    return np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]))
-
-
-def clip(threshold, gradient, state=None):
-    transformation = clip_by_global_norm(threshold)
-    return transformation.update(gradient, transformation.init(gradient) if state is None else state)
-
-
-SHAPES = st.sampled_from([(), (3,), (2, 4)])  # few, because JAX compiles for each
-TREES = st.recursive(
-    st.builds(lambda shape, seed: (shape, seed), SHAPES, st.integers(0, 99)),
-    lambda below: st.lists(below, min_size=1, max_size=3) | st.dictionaries(st.sampled_from("abc"), below, min_size=1),
-    max_leaves=4,
-)
-
-
-def drawn(tree, scale):
-    """Replace each (shape, seed) by an array."""
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(scale * np.random.default_rng(leaf[1]).normal(size=leaf[0])),
-        tree,
-        is_leaf=lambda node: isinstance(node, tuple),
-    )
-
-
-@settings(max_examples=40)
-@given(tree=TREES, magnitude=st.integers(-120, 120), relative=st.floats(0.01, 100))
-def test_clipped_norm_is_the_smaller_of_norm_and_threshold(tree, magnitude, relative):
-    gradient = drawn(tree, 10.0**magnitude)
-    norm = norm_of(gradient)
-    threshold = float(relative * norm)
-    assume(abs(relative - 1) > 1e-9)
-    clipped, _ = clip(threshold, gradient)
-    np.testing.assert_allclose(norm_of(clipped), min(norm, threshold), rtol=1e-12)
-    assert_trees_close(
-        jax.tree.map(lambda leaf: leaf / min(norm, threshold), clipped),
-        jax.tree.map(lambda leaf: leaf / norm, gradient),
-        atol=1e-13,
-    )
-    if relative > 1:
-        assert_trees_equal(clipped, gradient)
-    theirs, _ = optax.clip_by_global_norm(threshold).update(gradient, optax.EmptyState())
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12), clipped, theirs)
-
-
-@pytest.mark.parametrize("size", [1e25, 1e-25, 0.0])
-def test_norm_neither_overflows_nor_vanishes(size):
-    """Its square does, in single precision."""
-    gradient = {"a": jnp.full((2, 2), size, jnp.float32), "b": jnp.full(5, -size, jnp.float32)}
-    norm = global_norm(gradient)
-    assert norm.dtype == jnp.float32
-    assert float(norm) == pytest.approx(3 * size, rel=1e-6)
-    clipped, state = clip(2.0, gradient)
-    assert float(global_norm(clipped)) == pytest.approx(min(2.0, 3 * size), rel=1e-6)
-    assert clip_report(state).share == (size > 1)
-
-
-def test_leaves_keep_their_dtypes():
-    gradient = [jnp.full(3, 4.0, dtype) for dtype in (jnp.bfloat16, jnp.float32, jnp.float64)]
-    clipped, _ = clip(6.0, gradient)
-    assert [leaf.dtype for leaf in clipped] == [leaf.dtype for leaf in gradient]
-    np.testing.assert_allclose([leaf.astype(jnp.float64) for leaf in clipped], np.full((3, 3), 2.0), rtol=1e-2)
-
-
-def test_report_counts_and_averages():
-    state, nothing = clip_by_global_norm(2.0).init(jnp.zeros(2)), jnp.zeros(2)
-    before = clip_report(state)
-    assert before.updates == 0
-    assert np.isnan(before.share)
-    assert before.mean_factor == 1.0
-    for norm in (1.0, 4.0, 8.0, 2.0):  # factors: none, 1/2, 1/4, none: a norm of just the threshold is not shortened
-        _, state = clip(2.0, nothing.at[1].set(norm), state)
-    report = clip_report(state)
-    assert (report.updates, report.share) == (4, 0.5)
-    assert report.mean_factor == pytest.approx(np.sqrt(1 / 2 * 1 / 4), rel=1e-6)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_non_finite_gradient_passes(bad):
-    gradient = {"a": jnp.array([3.0, bad]), "b": jnp.array([40.0])}
-    clipped, state = clip(2.0, gradient)
-    assert_trees_equal(clipped, gradient)
-    assert clip_report(state) == ClipReport(updates=1, share=0.0, mean_factor=1.0)
-    _, state = clip(2.0, {"a": jnp.array([3.0, 0.0]), "b": jnp.array([4.0])}, state)  # and spoils no later count
-    assert clip_report(state).mean_factor == pytest.approx(2 / 5)
-
-
-def test_clipping_in_a_compiled_chain():
-    optimizer = optax.chain(clip_by_global_norm(1.0), optax.sgd(0.5))
-    params = {"w": jnp.zeros(2)}
-    state = optimizer.init(params)
-    for gradient in ([3.0, 4.0], [0.0, 0.1]):
-        updates, state = jax.jit(optimizer.update)({"w": jnp.array(gradient)}, state)
-        params = optax.apply_updates(params, updates)
-    np.testing.assert_allclose(params["w"], [-0.3, -0.45], atol=1e-15)
-    report = clip_report(state)
-    assert (report.updates, report.share, report.mean_factor) == (2, 0.5, pytest.approx(0.2))
-
-
-@pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan")])
-def test_bad_threshold(threshold):
-    with pytest.raises(ValueError, match=f"clipping threshold must be > 0, got {threshold}"):
-        clip_by_global_norm(threshold)
-
-
-@pytest.mark.parametrize("number", [0, 2])
-def test_report_needs_one_clipping(number):
-    optimizer = optax.chain(*[clip_by_global_norm(1.0)] * number, optax.adam(0.1))
-    with pytest.raises(ValueError, match=f"must hold one clipping transformation, found {number}"):
-        clip_report(optimizer.init(jnp.zeros(2)))
-
-
-# Training
+from rnn_dynamics.types import Task
 
 
 def logits_by_hand(params, inputs, lengths):
@@ -314,12 +138,18 @@ def with_nan(batch):
 @pytest.mark.parametrize("step", [0, 7, CHECK_EVERY - 1, CHECK_EVERY, CHECK_EVERY + 9])
 def test_loss_that_breaks_stops_the_training(step):
     model, told = classifier(), []
-    with pytest.raises(FloatingPointError, match=f"^the loss became nan at training step {step}$"):
+    with pytest.raises(TrainingBroke, match=f"^the loss became nan at training step {step}$") as caught:
         train(model, LargestSoFar(with_nan, step), config(steps=CHECK_EVERY + 10), lambda made, _: told.append(made))
     assert told == ([CHECK_EVERY] if step >= CHECK_EVERY else [])
+    broken = caught.value
+    assert (broken.step, len(broken.record.loss), len(broken.record.gradient_norm)) == (step, step + 1, step + 1)
+    assert np.isnan([broken.value, broken.record.loss[-1]]).all()
+    assert broken.record.clipping is None
     until_then = classifier()
     if step:
-        train(until_then, TASK, config(steps=step))
+        record = train(until_then, TASK, config(steps=step))
+        np.testing.assert_array_equal(broken.record.loss[:-1], record.loss)
+        np.testing.assert_array_equal(broken.record.gradient_norm[:-1], record.gradient_norm)
     assert_trees_equal(parameters(model), parameters(until_then))
 
 
@@ -334,10 +164,12 @@ class Cusp(LargestSoFar):
 def test_gradient_that_breaks_stops_the_training():
     model, until_then = classifier(), classifier()
     spoilt = Cusp(lambda batch: batch._replace(targets=batch.targets - CLASSES), 4)
-    with pytest.raises(FloatingPointError, match=r"^the gradient norm became nan at training step 4$"):
+    with pytest.raises(FloatingPointError, match=r"^the gradient norm became nan at training step 4$") as caught:
         train(model, spoilt, config(steps=6, clip_threshold=1.0))
-    train(until_then, Cusp(), config(steps=4, clip_threshold=1.0))
+    record = train(until_then, Cusp(), config(steps=4, clip_threshold=1.0))
     assert_trees_equal(parameters(model), parameters(until_then))
+    assert np.isfinite(caught.value.record.loss).all()
+    assert caught.value.record.clipping == record.clipping  # and not what came after the break
 
 
 class Counted(nnx.Module):

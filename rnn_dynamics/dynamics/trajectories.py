@@ -102,7 +102,7 @@ def make_drive(
             "measure an ensemble with jax.vmap"
         )
     steps = None if steps is None else whole_number("steps", steps, least=1)
-    first_step = jnp.int32(0) if first_step is None else first_step
+    begin = jnp.int32(0) if first_step is None else first_step
     function: Any = inputs if callable(inputs) else None
     if inputs is None or function is not None:
         if steps is None:
@@ -111,7 +111,7 @@ def make_drive(
             shape = jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32)).shape
             if shape != (system.in_features,):
                 raise ValueError(f"inputs must give {system.in_features} features at each step, got shape {shape}")
-        return Drive(None, first_step, function, steps, system.in_features)
+        return Drive(None, begin, function, steps, system.in_features)
     inputs = jnp.asarray(inputs)
     if inputs.ndim != 2:
         raise ValueError(f"inputs must have shape [time, feature], got {inputs.shape}; vmap over a batch of sequences")
@@ -119,7 +119,7 @@ def make_drive(
         raise ValueError(f"inputs must have {system.in_features} features, got {inputs.shape[1]}")
     if inputs.shape[0] < (steps or 1):
         raise ValueError(f"steps must be between 1 and the {inputs.shape[0]} steps of the inputs, got {steps or 0}")
-    return Drive(inputs, first_step, None, steps or inputs.shape[0], system.in_features)
+    return Drive(inputs, begin, None, steps or inputs.shape[0], system.in_features)
 
 
 @jax.tree_util.register_dataclass

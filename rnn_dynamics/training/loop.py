@@ -67,6 +67,25 @@ class TrainingRecord:
     clipping: ClipReport | None
 
 
+class TrainingBroke(FloatingPointError):
+    """The loss, or the norm of its gradient, was no longer finite; the message says at which step, and its value.
+
+    Attributes:
+        record: what happened until then: the last loss and gradient norm are those that broke; clipping counts the
+            updates before.
+        step: of the update that broke, from 0; the updates before it were made.
+        value: the loss that broke; the gradient norm where the loss was finite still.
+    """
+
+    def __init__(self, record: TrainingRecord):
+        loss, norm = float(record.loss[-1]), float(record.gradient_norm[-1])
+        what, value = ("gradient norm", norm) if np.isfinite(loss) else ("loss", loss)
+        self.record = record
+        self.step = len(record.loss) - 1
+        self.value = value
+        super().__init__(f"the {what} became {value} at training step {self.step}")
+
+
 class _Learned(NamedTuple):
     """What an update changes in a model: its parameters, and what else it keeps (a dropout's keys, running means)."""
 
@@ -98,8 +117,8 @@ def train(
         The record.
 
     Raises:
-        FloatingPointError: when the loss or the norm of its gradient is not finite, with the step (from 0) and the
-            value; the model then holds the parameters, all finite, that gave it.
+        TrainingBroke: when the loss or the norm of its gradient is not finite, with step, value and the record until
+            then; the model then holds the parameters, all finite, that gave it.
     """
     optimizer = _optimizer(config.learning_rate, config.clip_threshold)
     graph, *learned = nnx.split(model, nnx.Param, ...)
@@ -117,17 +136,16 @@ def train(
             broken = int(state.first_nonfinite_step)
             if broken >= 0:
                 nnx.update(model, *state.learned)
-                raise FloatingPointError(_what_broke(broken, *measured[broken]))
+                raise TrainingBroke(_record(measured[: broken + 1], state, config))
             if on_check is not None:
                 on_check(made, float(loss))
     nnx.update(model, *state.learned)
+    return _record(measured, state, config)
+
+
+def _record(measured: list[Any], state: _TrainState, config: TrainingConfig) -> TrainingRecord:
     losses, norms = map(np.array, zip(*measured, strict=True))
     return TrainingRecord(losses, norms, None if config.clip_threshold is None else clip_report(state.optimizer_state))
-
-
-def _what_broke(step: int, loss: np.ndarray, norm: np.ndarray) -> str:
-    what, value = ("gradient norm", norm) if np.isfinite(loss) else ("loss", loss)
-    return f"the {what} became {float(value)} at training step {step}"
 
 
 @lru_cache  # one object for equal numbers, so that what is compiled for it is found again
@@ -162,8 +180,10 @@ def _update(
     broke_before = state.first_nonfinite_step >= 0
     broken = broke_before | ~(jnp.isfinite(value) & jnp.isfinite(norm))
     first = jnp.where(broken & ~broke_before, state.step, state.first_nonfinite_step)
-    # Once something has broken nothing moves any more, so that the parameters that broke it can be looked at.
-    learned = jax.tree.map(partial(jnp.where, broken), state.learned, learned)
+    # Once something has broken nothing moves any more, so that the parameters that broke it can be looked at, and the
+    # optimiser has counted nothing since.
+    before, after = (state.learned, state.optimizer_state), (learned, optimizer_state)
+    learned, optimizer_state = jax.tree.map(partial(jnp.where, broken), before, after)
     return _TrainState(learned, optimizer_state, state.step + 1, first), value, norm
 
 
