@@ -9,7 +9,7 @@ from networks import any_cell, dense_jacobians, elman, linear_system, noise
 
 from rnn_dynamics.cells import CELLS, ElmanCell
 from rnn_dynamics.cells.initializers import orthogonal
-from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product
+from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, trajectory
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -67,9 +67,47 @@ def test_a_loss_gradient_obeys_the_bound_of_the_product(name):
     assert jnp.linalg.norm(at_start) <= jnp.exp(log_norm) * jnp.linalg.norm(at_end) * (1 + 1e-12)
 
 
+def squares(state):
+    """The gradient of a loss: sum of weights * state^2 / 2."""
+    return jnp.arange(1.0, len(state) + 1) * state
+
+
+def test_the_gradient_of_a_loss_on_its_way_back():
+    system, inputs = DrivenSystem.from_cell(any_cell("LSTMCell", hidden=3)), noise(12, 2)
+    result = gradient_norm_by_lag(system, inputs, max_lag=6, along=squares)
+    states = jnp.concatenate([system.initial_state[None], trajectory(system, inputs)])
+
+    def loss(state, first, last):
+        for x in inputs[first:last]:
+            state = system.step(state, x)
+        return 0.5 * jnp.sum(jnp.arange(1.0, 7.0) * state**2)
+
+    for number, end in enumerate((6, 12)):
+        norms = [jnp.linalg.norm(jax.grad(loss)(states[end - lag], end - lag, end)) for lag in (0, 1, 6)]
+        np.testing.assert_allclose(result.samples[number, [0, 1, 6]], np.log(np.array(norms) / norms[0]), atol=1e-12)
+
+
+def test_probes_have_the_frobenius_norm_on_average():
+    system, inputs = DrivenSystem.from_cell(elman(hidden=6)), noise(5)
+    exact = gradient_norm_by_lag(system, inputs, max_lag=5).samples[0]
+
+    def squared(key, probes):
+        return jnp.exp(2 * gradient_norm_by_lag(system, inputs, max_lag=5, probes=probes, key=key).samples[0])
+
+    for probes in (1, 4):
+        drawn = jax.vmap(lambda key, probes=probes: squared(key, probes))(jax.random.split(jax.random.key(0), 2000))
+        error = jnp.std(drawn, axis=0) / np.sqrt(2000)
+        assert drawn[:, 0] == pytest.approx(1, abs=1e-13)
+        assert np.all(jnp.abs(jnp.mean(drawn, axis=0) - jnp.exp(2 * exact))[1:] < 4 * error[1:])
+        assert np.all(jnp.std(drawn, axis=0) < np.sqrt(2 / probes) * jnp.exp(2 * exact))
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ({"max_lag": 2, "probes": 0}, "probes must be a whole number >= 1, got 0"),
+        ({"max_lag": 2, "probes": 3, "along": squares}, "give one of along, probes and norm='spectral', got"),
+        ({"max_lag": 2, "probes": 3, "norm": "spectral"}, "give one of along, probes and norm='spectral', got"),
         ({"max_lag": 0}, "max_lag must be a whole number >= 1, got 0"),
         ({"max_lag": 11}, "max_lag must be between 1 and the 10 steps"),
         ({"max_lag": 8, "transient": 3}, "max_lag must be between 1 and the 7 steps"),

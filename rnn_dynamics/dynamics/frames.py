@@ -98,18 +98,18 @@ def _by_panels(tangents: Array) -> tuple[Reframed, Array]:
     vectors, dtype = tangents.shape[-2], tangents.dtype
     width = max(NARROWEST_PANEL, -(-vectors // PANELS))
     frame = tangents[..., :0, :]
-    log_growths = []
+    log_growths, grams = [], []
     for panel in jnp.split(tangents, np.arange(width, vectors, width), axis=-2):
         if frame.shape[-2]:
             panel = panel - _matmul(_matmul(panel, jnp.matrix_transpose(frame)), frame)
-        gram = _matmul(panel, jnp.matrix_transpose(panel))
-        lower = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
+        grams.append(_matmul(panel, jnp.matrix_transpose(panel)))
+        lower = jax.lax.linalg.cholesky(grams[-1], symmetrize_input=False)
         panel = jax.lax.linalg.triangular_solve(lower, panel, left_side=True, lower=True)
         log_growths.append(jnp.log(_diagonal(lower)))
         frame = jnp.concatenate([frame, panel], axis=-2) if frame.shape[-2] else panel
     log_growth = jnp.concatenate(log_growths, axis=-1)
     if vectors <= width:
-        spread = jnp.max(0.5 * jnp.log(_diagonal(gram)) - log_growth, axis=-1)
+        spread = jnp.max(0.5 * jnp.log(_diagonal(grams[0])) - log_growth, axis=-1)
         # Bounds of the loss by the spread are met up to a factor of 30 on chaotic networks, so one of 100 is left.
         loss = 100 * vectors * jnp.finfo(dtype).eps * jnp.exp(2 * spread)
     else:

@@ -1,8 +1,9 @@
 """How far back a gradient reaches: norms of the state's derivative by the earlier state, against the lag."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,10 @@ def gradient_norm_by_lag(
     max_lag: int,
     steps: int | None = None,
     norm: str = "frobenius",
+    along: Callable[[Array], Array] | None = None,
+    probes: int | None = None,
     transient: int = 0,
+    key: Array | None = None,
 ) -> GradientNormByLag:
     r"""Measure how the gradient that reaches a state fades or grows with the distance back in time.
 
@@ -67,9 +71,11 @@ def gradient_norm_by_lag(
     Algorithm: back-propagation proper. The run is cut into stretches of L steps; from the end of each, N cotangents go
     back by vector-Jacobian products, rescaled at every step with the scale kept as a logarithm, so nothing under- or
     overflows (Hochreiter 1991; Bengio, Simard and Frasconi 1994 for what it tells). The Frobenius norm is divided
-    by sqrt(N): the root mean square over directions, 1 at lag 0.
+    by sqrt(N): the root mean square over directions, 1 at lag 0. A few random cotangents estimate it (Hutchinson,
+    Commun. Stat. Simul. Comput. 19, 1990), and the gradient of a loss needs that one alone.
 
-    Cost: one stored stretch, L N, and 2 N^3 flops for each gate and step; "spectral" adds an SVD a step.
+    Cost: one stored stretch, L N, and 2 N^3 flops for each gate and step; "spectral" adds an SVD a step. With `along`
+    or `probes` it is that of one back-propagation, or of as many.
 
     Args:
         system: the network; `jax.vmap` for an ensemble.
@@ -77,27 +83,63 @@ def gradient_norm_by_lag(
         max_lag: L >= 1. The (T - transient) // L stretches give as many end times.
         steps: T where inputs is a function or None.
         norm: "frobenius" (over sqrt(N)) or "spectral".
+        along: s_T [N] -> the gradient of a loss by it, [N]: the norm is then that of this gradient alone on its way
+            back, over its own at lag 0. Compiled in by its identity.
+        probes: number of random cotangents, signs, drawn anew at each end time, that stand for all N of them. The
+            squared norm is unbiased; its logarithm is too small by the relative variance over 4, which is below 1 /
+            (2 probes).
         transient: steps of the state thrown away first.
+        key: of the probes (default: `jax.random.key(0)`).
 
     Returns:
         The log norm by lag with its errors, and the reach.
 
     Raises:
-        ValueError: inputs of the wrong rank or width, max_lag < 1 or longer than the run, an unknown norm.
+        ValueError: inputs of the wrong rank or width, max_lag < 1 or longer than the run, an unknown norm, probes < 1,
+        more than one of `along`, `probes` and the spectral norm.
     """
     drive = make_drive(system, inputs, steps)
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
+    if (along is not None) + (probes is not None) + (norm == "spectral") > 1:
+        raise ValueError(f"give one of along, probes and norm='spectral', got norm={norm!r}, probes={probes}, {along=}")
+    probes = None if probes is None else whole_number("probes", probes, least=1)
     transient, max_lag = whole_number("transient", transient, least=0), whole_number("max_lag", max_lag, least=1)
     if max_lag > drive.steps - transient:
         raise ValueError(
             f"max_lag must be between 1 and the {drive.steps - transient} steps after the transient, got {max_lag}"
         )
-    return _by_lag(system, drive, max_lag, norm, transient)
+    key = jax.random.key(0) if key is None else key
+    return _by_lag(system, drive, key, max_lag, _Looked(norm, along, probes), transient)
 
 
-@partial(jax.jit, static_argnames=("max_lag", "norm", "transient"))
-def _by_lag(system: DrivenSystem, drive: Drive, max_lag: int, norm: str, transient: int) -> GradientNormByLag:
+class _Looked(NamedTuple):
+    """Which cotangents are sent back, and what is taken of them."""
+
+    norm: str
+    along: Callable[[Array], Array] | None
+    probes: int | None
+
+    def start(self, state: Array, key: Array) -> Array:
+        """Return the cotangents at the end of a stretch, [P, N]."""
+        size, dtype = state.shape[0], state.dtype
+        if self.along is not None:
+            return jnp.asarray(self.along(state), dtype).reshape(1, size)
+        if self.probes is not None:
+            return jax.random.rademacher(key, (self.probes, size), dtype)
+        return jnp.eye(size, dtype=dtype)
+
+    def log_norm(self, cotangents: Array) -> Array:
+        """Return their logarithm, nats."""
+        if self.norm == "spectral":
+            return jnp.log(jnp.linalg.norm(cotangents, 2))
+        return 0.5 * jnp.log(jnp.sum(cotangents**2))
+
+
+@partial(jax.jit, static_argnames=("max_lag", "looked", "transient"))
+def _by_lag(
+    system: DrivenSystem, drive: Drive, key: Array, max_lag: int, looked: _Looked, transient: int
+) -> GradientNormByLag:
     flow = advance_by(system, drive, start(system), transient) if transient else start(system)
 
     def forward(flow: Flow, _: None) -> tuple[Flow, tuple[Array, Array]]:
@@ -111,16 +153,15 @@ def _by_lag(system: DrivenSystem, drive: Drive, max_lag: int, norm: str, transie
         size = jnp.max(jnp.abs(cotangents))
         size = jnp.where(size > 0, size, 1.0)
         cotangents, log_scale = cotangents / size, log_scale + jnp.log(size)
-        return (cotangents, log_scale), log_scale + jnp.log(_norm(cotangents, norm))
+        return (cotangents, log_scale), log_scale + looked.log_norm(cotangents)
 
     def stretch(flow: Flow, _: None) -> tuple[Flow, Array]:
         flow, visited = jax.lax.scan(forward, flow, length=max_lag)
-        identity = jnp.eye(system.state_size, dtype=flow.state.dtype)
-        zero = jnp.zeros((), flow.state.dtype)
-        start_of_adjoint = (identity, zero)
-        log_norms = jax.lax.scan(backward, start_of_adjoint, visited, reverse=True)[1]
+        cotangents = looked.start(flow.state, jax.random.fold_in(key, flow.t))
+        at_lag_0 = looked.log_norm(cotangents)
+        log_norms = jax.lax.scan(backward, (cotangents, -at_lag_0), visited, reverse=True)[1]
         log_norms = jnp.where(flow.first_nonfinite_step < 0, log_norms, jnp.nan)
-        return flow, jnp.concatenate([zero[None], log_norms[::-1]])
+        return flow, jnp.concatenate([jnp.zeros(1, log_norms.dtype), log_norms[::-1]])
 
     stretches = (drive.steps - transient) // max_lag
     flow, samples = jax.lax.scan(stretch, flow, None, length=stretches)
@@ -138,12 +179,6 @@ def _by_lag(system: DrivenSystem, drive: Drive, max_lag: int, norm: str, transie
         reach_standard_error=reach_standard_error,
         first_nonfinite_step=flow.first_nonfinite_step,
     )
-
-
-def _norm(cotangents: Array, norm: str) -> Array:
-    if norm == "spectral":
-        return jnp.linalg.norm(cotangents, 2)
-    return jnp.sqrt(jnp.sum(cotangents**2) / cotangents.shape[0])
 
 
 def _reach(log_norm: Array, standard_error: Array) -> tuple[Array, Array]:

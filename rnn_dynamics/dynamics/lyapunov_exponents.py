@@ -281,7 +281,7 @@ def _finalise(
     dtype = flow.state.dtype
     sums = jnp.concatenate(([] if earlier is None else [earlier.growth]) + [part.sums for part in parts])
     steps = jnp.concatenate(([] if earlier is None else [earlier.growth_steps]) + [part.steps for part in parts])
-    blocks = sum(part.blocks for part in parts).astype(dtype)
+    blocks = jnp.sum(jnp.stack([part.blocks for part in parts])).astype(dtype)
     spread = jnp.max(jnp.stack([part.largest_spread for part in parts]))
     residual = jnp.max(jnp.stack([part.log_det_residual for part in parts]))
     if earlier is not None:
