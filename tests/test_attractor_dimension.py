@@ -21,9 +21,19 @@ def spectrum_of(batch_means, size):
     batch_means = jnp.asarray(batch_means)
     exponents = jnp.mean(batch_means, axis=0)
     error = jnp.std(batch_means, axis=0, ddof=1) / np.sqrt(len(batch_means))
-    nothing = jnp.zeros(())
+    scalars = dict.fromkeys(("log_det_residual", "steps_per_qr", "largest_spread", "sweep_residual"), jnp.zeros(()))
     return LyapunovSpectrum(
-        exponents, error, batch_means, nothing, jnp.int32(-1), jnp.zeros(size), jnp.zeros((size, len(exponents)))
+        exponents=exponents,
+        standard_error=error,
+        batch_means=batch_means,
+        growth=batch_means,
+        growth_steps=jnp.ones(len(batch_means), jnp.int32),
+        sweeps=jnp.int32(0),
+        first_nonfinite_step=jnp.int32(-1),
+        final_step=jnp.int32(len(batch_means)),
+        final_state=jnp.zeros(size),
+        final_tangents=jnp.zeros((size, len(exponents))),
+        **scalars,
     )
 
 

@@ -316,7 +316,9 @@ def _batches(sums: Array, steps: Array, exponents: Array) -> tuple[Array, Array]
     batches = min(BATCHES, len(sums))
     total = jnp.sum(steps, promote_integers=False)
     first_steps = jnp.cumsum(steps, dtype=steps.dtype) - steps
-    batch = first_steps // -(-total // batches)
+    number = jnp.arange(1, batches, dtype=steps.dtype)
+    ends = number * (total // batches) - -number * (total % batches) // batches  # ceil(number * total / batches)
+    batch = jnp.sum(first_steps[:, None] >= ends[None, :], axis=1)
     lengths = jnp.zeros(batches, sums.dtype).at[batch].add(steps.astype(sums.dtype))[:, None]
     means = jnp.zeros((batches, sums.shape[1]), sums.dtype).at[batch].add(sums) / lengths
     if batches == 1:
