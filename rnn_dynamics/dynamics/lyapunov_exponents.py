@@ -130,12 +130,12 @@ def lyapunov_spectrum(
 
     .. math:: J_t Q_{t-1} = Q_t R_t, \qquad \lambda_i = \frac{1}{T} \sum_t \ln |(R_t)_{ii}|
 
-    The Jacobian is never formed. The QR is Cholesky's where the spread of the tangents allows it, Householder's where
+    The Jacobian is never formed. The QR is a fast one where the spread of the tangents allows it, Householder's where
     not (see `frames.reframe`). For driven networks these are the conditional exponents of the state given the inputs.
 
-    Cost per step: 2 N^2 k flops for each gate, and every `qr_every` steps 10 N k^2 / 3 for the QR. On CPUs
-    LAPACK is faster for N near 128 with one BLAS thread than with several (OPENBLAS_NUM_THREADS=1). Memory: N k,
-    whatever T; "chunked" needs that for each chunk.
+    Cost per step: 2 N^2 k flops for each gate, and every `qr_every` steps the QR's 2 N k^2, or 4 N k^2 where it is
+    Householder's. On CPUs LAPACK is faster for N near 128 with one BLAS thread than with several
+    (OPENBLAS_NUM_THREADS=1). Memory: N k, whatever T; "chunked" needs that for each chunk.
 
     Standard errors are those of batch means over B = 10 consecutive stretches. 95 % intervals cover as they should from
     about 400 autocorrelation times of the growth on (benchmarks/coverage.py).
