@@ -110,7 +110,7 @@ def resolved_spread(dtype: DTypeLike) -> float:
 
 
 class _Panelled(NamedTuple):
-    """A frame [..., K, N] after some passes of the fast way, its log growth [..., K], its loss of orthogonality [...]."""
+    """A frame [..., K, N] after some passes of the fast way, its log growth [..., K] and what it lacks, [...]."""
 
     frame: Array
     log_growth: Array
