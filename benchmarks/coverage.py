@@ -27,7 +27,7 @@ from scipy.stats import t
 from benchmarks import report
 from rnn_dynamics.cells import ElmanCell, GRUCell, LSTMCell
 from rnn_dynamics.cells.initializers import gaussian
-from rnn_dynamics.dynamics import DrivenSystem, LyapunovSpectrum, lyapunov_exponents, lyapunov_spectrum
+from rnn_dynamics.dynamics import DrivenSystem, LyapunovSpectrum, batch_means, lyapunov_spectrum
 
 LEVEL = 0.95
 RUNS = 1000
@@ -50,9 +50,7 @@ def main() -> None:
 
 def measure(name: str, system: DrivenSystem, noise: float) -> list[dict[str, Any]]:
     """Compare the intervals at every length with the long run; one row for each."""
-    growth = np.asarray(
-        ensemble(system, noise, lyapunov_exponents.BATCHES, seed=1).batch_means
-    )  # batches of one step each
+    growth = np.asarray(ensemble(system, noise, batch_means.BATCHES, seed=1).batch_means)  # batches of one step each
     long = np.asarray(ensemble(system, noise, LONG, seed=2).exponents)[:, 0]
     truth, truth_error = float(np.mean(long)), float(np.std(long, ddof=1) / np.sqrt(RUNS))
     correlation_time = LONG * float(np.var(long, ddof=1)) / float(np.var(growth))
@@ -108,7 +106,7 @@ def ensemble(system: DrivenSystem, noise: float, steps: int, seed: int) -> Lyapu
 
 def fine_batch_means(system: DrivenSystem, noise: float, steps: int, seed: int) -> np.ndarray:
     """Repeat the runs with more batches than the library takes: batch means of the first exponent, [runs, batches]."""
-    with mock.patch.object(lyapunov_exponents, "BATCHES", FINE_BATCHES):
+    with mock.patch.object(batch_means, "BATCHES", FINE_BATCHES):
         jax.clear_caches()  # what is compiled holds the number
         means = ensemble(system, noise, steps, seed).batch_means
     jax.clear_caches()

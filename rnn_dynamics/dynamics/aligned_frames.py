@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnn_dynamics.dynamics.frames import growth_of_lost, orthonormalise
+from rnn_dynamics.dynamics.frames import growth_of_lost, householder, orthonormalise
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import Drive, Flow, advance, advance_by, start, whole_number
 
@@ -26,11 +26,14 @@ class Alignment(NamedTuple):
     tangent_transient: int
 
     @classmethod
-    def checked(cls, system: DrivenSystem, k: int | None, transient: int, tangent_transient: int) -> "Alignment":
+    def checked(
+        cls, system: DrivenSystem, drive: Drive, k: int | None, transient: int, tangent_transient: int
+    ) -> "Alignment":
         """Check the options of that name.
 
         Args:
             system: the network.
+            drive: its inputs, which must be longer than both transients.
             k: 1 ... N, or None for N.
             transient: >= 0.
             tangent_transient: >= 0.
@@ -39,14 +42,16 @@ class Alignment(NamedTuple):
             The alignment.
 
         Raises:
-            ValueError: k outside 1 ... N, negative transients.
+            ValueError: k outside 1 ... N, negative transients, no step left.
         """
-        size = system.state_size
-        k = size if k is None else whole_number("k", k, least=1)
-        if k > size:
-            raise ValueError(f"k must be between 1 and the state size {size}, got {k}")
-        transient = whole_number("transient", transient, least=0)
-        return cls(k, transient, whole_number("tangent_transient", tangent_transient, least=0))
+        k, transient = frame_size(system, k), whole_number("transient", transient, least=0)
+        alignment = cls(k, transient, whole_number("tangent_transient", tangent_transient, least=0))
+        if alignment.steps >= drive.steps:
+            raise ValueError(
+                f"transient + tangent_transient must leave a step to measure: got {transient} + {tangent_transient} "
+                f"of {drive.steps} steps"
+            )
+        return alignment
 
     @property
     def steps(self) -> int:
@@ -54,17 +59,43 @@ class Alignment(NamedTuple):
         return self.transient + self.tangent_transient
 
 
-def align(system: DrivenSystem, drive: Drive, alignment: Alignment) -> Flow:
-    """Run both transients: the state alone, then the state with a frame that starts at random (key 0)."""
-    flow = start(system)
-    if alignment.transient:
-        flow = advance_by(system, drive, flow, alignment.transient)
-    tangents = jax.random.normal(jax.random.key(0), (alignment.k, system.state_size), flow.state.dtype)
-    flow = dataclasses.replace(flow, tangents=orthonormalise(tangents)[0])
-    if alignment.tangent_transient:
-        length = alignment.tangent_transient
-        flow = jax.lax.scan(lambda flow, _: (push(system, drive, flow)[0], None), flow, None, length=length)[0]
-    return flow
+def frame_size(system: DrivenSystem, k: int | None) -> int:
+    """Return how many tangents were asked for: k, or N if that is None.
+
+    Raises:
+        ValueError: k outside 1 ... N.
+    """
+    size = system.state_size
+    k = size if k is None else whole_number("k", k, least=1)
+    if k > size:
+        raise ValueError(f"k must be between 1 and the state size {size}, got {k}")
+    return k
+
+
+def settle(system: DrivenSystem, drive: Drive, alignment: Alignment, key: Array | None = None) -> Flow:
+    """Run the state through its transient, and give it a frame that is random, orthonormal and not yet aligned.
+
+    Args:
+        system: the network.
+        drive: its inputs.
+        alignment: K and the transient.
+        key: of the frame (default: `jax.random.key(0)`).
+
+    Returns:
+        The flow where the tangents' transient starts.
+    """
+    flow = advance_by(system, drive, start(system), alignment.transient)
+    key = jax.random.key(0) if key is None else key
+    tangents = jax.random.normal(key, (alignment.k, system.state_size), flow.state.dtype)
+    return dataclasses.replace(flow, tangents=householder(tangents)[0])
+
+
+def align(system: DrivenSystem, drive: Drive, alignment: Alignment, key: Array | None = None) -> Flow:
+    """Run both transients, with a QR at every step of the second: the flow where the measurement starts."""
+    flow, length = settle(system, drive, alignment, key), alignment.tangent_transient
+    if not length:
+        return flow
+    return jax.lax.scan(lambda flow, _: (push(system, drive, flow)[0], None), flow, length=length)[0]
 
 
 def push(system: DrivenSystem, drive: Drive, flow: Flow) -> tuple[Flow, Array]:
@@ -81,9 +112,7 @@ def push(system: DrivenSystem, drive: Drive, flow: Flow) -> tuple[Flow, Array]:
     """
     flow = advance(system, drive, flow)
     frame, triangle = orthonormalise(flow.tangents)
-    broken = (flow.first_nonfinite_step < 0) & ~jnp.all(jnp.isfinite(triangle))
-    first_nonfinite_step = jnp.where(broken, flow.t - 1, flow.first_nonfinite_step)
-    return dataclasses.replace(flow, tangents=frame, first_nonfinite_step=first_nonfinite_step), triangle
+    return flow.with_frame(frame, jnp.all(jnp.isfinite(triangle))), triangle
 
 
 def log_growth(triangle: Array) -> Array:

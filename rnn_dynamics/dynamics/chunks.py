@@ -99,15 +99,14 @@ def _earliest(steps: Array) -> Array:
 
 
 def _total(growth: Growth) -> Array:
-    return jnp.sum(growth.sums, axis=(0, 1))
+    return jnp.sum(growth.sums.total, axis=(0, 1))
 
 
 def _in_order(growth: Growth) -> Growth:
     """Join the chunks' stretches, [P, R, ...] -> [P*R, ...], and reduce what is known of the whole."""
     return dataclasses.replace(
         growth,
-        sums=growth.sums.reshape(-1, growth.sums.shape[-1]),
-        compensation=growth.compensation.reshape(-1, growth.sums.shape[-1]),
+        sums=jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), growth.sums),
         steps=growth.steps.reshape(-1),
         blocks=jnp.sum(growth.blocks, dtype=growth.blocks.dtype),
         interval=growth.interval[-1],

@@ -130,7 +130,7 @@ def covariant_lyapunov_vectors(
         ValueError: inputs of the wrong rank or width, k outside 1 ... N, negative transients, no step left.
     """
     drive = make_drive(system, inputs, steps)
-    alignment = Alignment.checked(system, k, transient, tangent_transient)
+    alignment = Alignment.checked(system, drive, k, transient, tangent_transient)
     backward_transient = whole_number("backward_transient", backward_transient, least=0)
     window = drive.steps - alignment.steps - backward_transient
     if window < 1:

@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from rnn_dynamics.dynamics.aligned_frames import Alignment, align, log_growth, push
-from rnn_dynamics.dynamics.batch_means import batched_mean
+from rnn_dynamics.dynamics.batch_means import CompensatedSum, batched_mean
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, make_drive, whole_number
 
@@ -88,7 +88,7 @@ def finite_time_exponents(
         than what the transients leave.
     """
     drive = make_drive(system, inputs, steps)
-    alignment = Alignment.checked(system, k, transient, tangent_transient)
+    alignment = Alignment.checked(system, drive, k, transient, tangent_transient)
     window, left = whole_number("window", window, least=1), drive.steps - alignment.steps
     if window > left:
         raise ValueError(f"window must be between 1 and the {left} steps after both transients, got {window}")
@@ -97,18 +97,16 @@ def finite_time_exponents(
 
 @partial(jax.jit, static_argnames=("window", "alignment"))
 def _windows(system: DrivenSystem, drive: Drive, window: int, alignment: Alignment) -> FiniteTimeExponents:
-    nothing = jnp.zeros(alignment.k, system.initial_state.dtype)
+    nothing = CompensatedSum.zero((alignment.k,), system.initial_state.dtype)
 
-    def one_step(carry: tuple[Flow, Array, Array], _: None) -> tuple[tuple[Flow, Array, Array], None]:
-        flow, before, rounding = carry
+    def one_step(carry: tuple[Flow, CompensatedSum], _: None) -> tuple[tuple[Flow, CompensatedSum], None]:
+        flow, growth = carry
         flow, triangle = push(system, drive, flow)
-        addend = log_growth(triangle) - rounding
-        total = before + addend
-        return (flow, total, jnp.where(jnp.isfinite(total), (total - before) - addend, 0.0)), None  # Kahan
+        return (flow, growth.plus(log_growth(triangle))), None
 
     def one_window(flow: Flow, _: None) -> tuple[Flow, Array]:
-        flow, total, rounding = jax.lax.scan(one_step, (flow, nothing, nothing), length=window)[0]
-        return flow, (total - rounding) / window
+        flow, growth = jax.lax.scan(one_step, (flow, nothing), length=window)[0]
+        return flow, (growth.total - growth.excess) / window
 
     count = (drive.steps - alignment.steps) // window
     flow, samples = jax.lax.scan(one_window, align(system, drive, alignment), None, length=count)

@@ -11,20 +11,10 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
-from rnn_dynamics.dynamics.frames import orthonormalise
-from rnn_dynamics.dynamics.lyapunov_exponents import BATCHES
+from rnn_dynamics.dynamics.aligned_frames import Alignment, align, push
+from rnn_dynamics.dynamics.batch_means import CompensatedSum, first_times, mean_of_batches, with_row
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import (
-    Drive,
-    Flow,
-    InputSource,
-    advance,
-    advance_by,
-    fold,
-    make_drive,
-    start,
-    whole_number,
-)
+from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, make_drive
 from rnn_dynamics.types import NamedGates
 
 DIRECT = "direct"
@@ -140,15 +130,7 @@ def gate_decomposition(
     """
     drive = make_drive(system, inputs, steps)
     system.gated_cell()
-    transient = whole_number("transient", transient, least=0)
-    tangent_transient = whole_number("tangent_transient", tangent_transient, least=0)
-    if transient + tangent_transient >= drive.steps:
-        raise ValueError(
-            f"transient + tangent_transient must leave a step to measure: got {transient} + {tangent_transient} "
-            f"of {drive.steps} steps"
-        )
-    key = jax.random.key(0) if key is None else key
-    return _decomposition(system, drive, key, transient, tangent_transient)
+    return _decomposition(system, drive, key, Alignment.checked(system, drive, 1, transient, tangent_transient))
 
 
 def jacobian_by_path(
@@ -190,7 +172,7 @@ def _split_step(system: DrivenSystem, state: Array, inputs_t: Array) -> tuple[Ar
             others = {other: value for other, value in gates.items() if other != name}
             gate = {name: cell.gates_from_drive(moving, drive, others)[name]}
             carries.append(cell.combine(carry, cell.gates_from_drive(carry, drive, gate) | gate)[0])
-        return jnp.stack([layout.flatten(end).astype(state.dtype) for end in carries])
+        return jnp.stack([layout.flatten(end) for end in carries])
 
     return jax.jacfwd(ends)(state), gates
 
@@ -211,42 +193,24 @@ class _Averaged(NamedTuple):
     gates: GateStatistics
 
 
-class _Sums(NamedTuple):
-    """Sums over the steps of each batch, [B, D], of the flattened `_Averaged`, with their rounding errors (Kahan)."""
-
-    totals: Array
-    compensation: Array
-
-    def add(self, batch: Array, term: Array) -> "_Sums":
-        """Add a term [D] to a batch."""
-        before = self.totals[batch]
-        addend = term - self.compensation[batch]
-        total = before + addend
-        lost = jnp.where(jnp.isfinite(total), (total - before) - addend, 0.0)
-        return _Sums(self.totals.at[batch].set(total), self.compensation.at[batch].set(lost))
-
-
-@partial(jax.jit, static_argnames=("transient", "tangent_transient"))
-def _decomposition(
-    system: DrivenSystem, drive: Drive, key: Array, transient: int, tangent_transient: int
-) -> GateDecomposition:
-    flow = _settle(system, drive, key, transient, tangent_transient)
-    steps = drive.steps - transient - tangent_transient
-    batches = min(BATCHES, steps)
-    first_steps = -(-np.arange(batches + 1) * steps // batches)  # of each batch; then the number of all steps
-
+@partial(jax.jit, static_argnames="alignment")
+def _decomposition(system: DrivenSystem, drive: Drive, key: Array | None, alignment: Alignment) -> GateDecomposition:
+    flow = align(system, drive, alignment, key)
+    first_steps = flow.t + first_times(drive.steps - alignment.steps)
     flat, unflatten = ravel_pytree(_measure_step(system, drive, flow)[1])  # for its shapes: the values are not compiled
-    zeros = jnp.zeros((batches, flat.size), flat.dtype)
 
-    def body(carry: tuple[Flow, _Sums, Array], number: Array) -> tuple[tuple[Flow, _Sums, Array], _AtStep]:
-        flow, sums, worst = carry
-        flow, averaged, at_step, residual = _measure_step(system, drive, flow)
-        sums = sums.add(jnp.sum(number >= first_steps[1:-1]), ravel_pytree(averaged)[0])
+    def body(carry: tuple[Flow, CompensatedSum, Array], _: None) -> tuple[tuple[Flow, CompensatedSum, Array], _AtStep]:
+        before, sums, worst = carry
+        flow, averaged, at_step, residual = _measure_step(system, drive, before)
+        batch = jnp.sum(before.t >= first_steps[1:-1])
+        sums = with_row(sums, batch, lambda sum_: sum_.plus(ravel_pytree(averaged)[0]))
         return (flow, sums, jnp.maximum(worst, residual)), at_step
 
-    carry = (flow, _Sums(zeros, zeros), jnp.zeros((), flat.dtype))
-    (flow, sums, residual), series = jax.lax.scan(body, carry, jnp.arange(steps))
-    mean, error = jax.tree.map(unflatten, _mean_and_error(sums.totals, np.diff(first_steps)))
+    sums = CompensatedSum.zero((len(first_steps) - 1, flat.size), flat.dtype)
+    carry = (flow, sums, jnp.zeros((), flat.dtype))
+    (flow, sums, residual), series = jax.lax.scan(body, carry, length=drive.steps - alignment.steps)
+    averages = mean_of_batches(sums.total, jnp.diff(first_steps))
+    mean, error = unflatten(averages.mean), unflatten(averages.standard_error)
     cell = system.gated_cell()
     return GateDecomposition(
         path_norm=series.path_norm,
@@ -264,45 +228,27 @@ def _decomposition(
     )
 
 
-def _settle(system: DrivenSystem, drive: Drive, key: Array, transient: int, tangent_transient: int) -> Flow:
-    """Run through both transients; the flow's one tangent is the leading one."""
-    flow = advance_by(system, drive, start(system), transient) if transient else start(system)
-    frame, _ = orthonormalise(jax.random.normal(key, (1, system.state_size), flow.state.dtype))
-    flow = dataclasses.replace(flow, tangents=frame)
-    return fold(system, drive, flow, None, _align, steps=tangent_transient)[1]
-
-
-def _align(accumulator: None, before: Flow, after: Flow, number: Array) -> tuple[None, Flow]:
-    return accumulator, dataclasses.replace(after, tangents=orthonormalise(after.tangents)[0])
-
-
 def _measure_step(system: DrivenSystem, drive: Drive, flow: Flow) -> tuple[Flow, _Averaged, _AtStep, Array]:
     """Make one step: the flow after it, what is averaged, what is kept, and the residual of the sum over paths."""
-    after = advance(system, drive, flow)
+    after, triangle = push(system, drive, flow)
+    direction, growth = after.tangents[0], triangle[0, 0]
     inputs_t = drive.at(flow.t, flow.state.dtype)
     assert inputs_t is not None, "a cell says how many inputs it has, so an undriven one gets zeros"
     matrices, gates = _split_step(system, flow.state, inputs_t)
-    frame, triangle = orthonormalise(after.tangents)
-    growth = triangle[0, 0]
     pushed = matrices @ flow.tangents[0]
-    error = jax.lax.stop_gradient((jnp.sum(pushed, axis=0) - after.tangents[0]) / jnp.where(growth > 0, growth, 1.0))
-
-    broken = (after.first_nonfinite_step < 0) & ~jnp.isfinite(growth)
-    first_nonfinite_step = jnp.where(broken, flow.t, after.first_nonfinite_step)
+    apart = jnp.sum(pushed, axis=0) - growth * direction
+    error = jnp.linalg.norm(jax.lax.stop_gradient(apart / jnp.where(growth > 0, growth, 1.0)))
     fractions = _fractions(system.gated_cell(), gates)
     averaged = _Averaged(
-        share=pushed @ frame[0] / growth,
+        share=pushed @ direction / growth,
         log_growth=jnp.log(growth),
         log_retention=_log_size(jnp.diagonal(matrices[0])),
         gates=fractions,
     )
     at_step = _AtStep(_norms(matrices), jax.tree.map(lambda leaf: jnp.mean(leaf, axis=1), fractions))
     # Behind a state that overflowed there is no gate and no Jacobian: NaN < 0.1 would count as a gate that is not shut.
-    averaged, at_step, residual = jax.tree.map(
-        lambda leaf: jnp.where(first_nonfinite_step < 0, leaf, jnp.nan), (averaged, at_step, jnp.linalg.norm(error))
-    )
-    flow = dataclasses.replace(after, tangents=frame, first_nonfinite_step=first_nonfinite_step)
-    return flow, averaged, at_step, residual
+    whole = after.first_nonfinite_step < 0
+    return after, *jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.nan), (averaged, at_step, error))
 
 
 def _gate_names(cell: NamedGates) -> tuple[str, ...]:
@@ -328,17 +274,6 @@ def _norms(matrices: Array) -> Array:
 def _log_size(values: Array) -> Array:
     """Return ln|values|, whose gradient at 0 is 0 and not NaN."""
     return jnp.where(values == 0, -jnp.inf, jnp.log(jnp.abs(jnp.where(values == 0, 1.0, values))))
-
-
-def _mean_and_error(sums: Array, lengths: np.ndarray) -> tuple[Array, Array]:
-    """Return mean and standard error by batch means, [D] each, from the sums [B, D] over batches of these lengths."""
-    batches, steps = len(lengths), int(lengths.sum())
-    mean = jnp.sum(sums, axis=0) / steps
-    if batches == 1:
-        return mean, jnp.full_like(mean, jnp.nan)
-    deviations = sums / jnp.asarray(lengths[:, None], sums.dtype) - mean[None, :]
-    weights = jnp.asarray(lengths[:, None] / lengths.mean(), sums.dtype)  # a short batch scatters more
-    return mean, jnp.sqrt(jnp.sum(weights * deviations**2, axis=0) / (batches * (batches - 1)))
 
 
 def _time_scale(log_retention: Array) -> Array:

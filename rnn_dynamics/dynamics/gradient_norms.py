@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from rnn_dynamics.dynamics.batch_means import mean_of_batches
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import (
     Drive,
@@ -140,7 +142,7 @@ class _Looked(NamedTuple):
 def _by_lag(
     system: DrivenSystem, drive: Drive, key: Array, max_lag: int, looked: _Looked, transient: int
 ) -> GradientNormByLag:
-    flow = advance_by(system, drive, start(system), transient) if transient else start(system)
+    flow = advance_by(system, drive, start(system), transient)
 
     def forward(flow: Flow, _: None) -> tuple[Flow, tuple[Array, Array]]:
         return advance(system, drive, flow), (flow.state, flow.t)
@@ -165,10 +167,7 @@ def _by_lag(
 
     stretches = (drive.steps - transient) // max_lag
     flow, samples = jax.lax.scan(stretch, flow, None, length=stretches)
-    log_norm = jnp.mean(samples, axis=0)
-    deviations = samples - log_norm[None, :]
-    variance = jnp.sum(deviations**2, axis=0) / (stretches - 1) if stretches > 1 else jnp.full_like(log_norm, jnp.nan)
-    standard_error = jnp.sqrt(variance / stretches)
+    log_norm, standard_error, _ = mean_of_batches(samples, np.ones(stretches))
     reach, reach_standard_error = _reach(log_norm, standard_error)
     return GradientNormByLag(
         lags=jnp.arange(max_lag + 1),

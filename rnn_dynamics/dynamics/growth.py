@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from rnn_dynamics.dynamics.batch_means import CompensatedSum, with_row
 from rnn_dynamics.dynamics.frames import Reframed, fast_spread, growth_of_lost, householder, reframe, resolved_spread
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import Drive, Flow, advance, fold, fold_adaptively
@@ -61,7 +62,6 @@ class Growth:
 
     Attributes:
         sums: [R, K], nats, in the order of the frame.
-        compensation: [R, K], their rounding errors (Kahan).
         steps: [R], that each sum holds.
         blocks: number of orthonormalisations.
         interval: length of the next block, where it is chosen.
@@ -70,8 +70,7 @@ class Growth:
         log_det_residual: nats per step, the worst determinant check; NaN if K < N.
     """
 
-    sums: Array
-    compensation: Array
+    sums: CompensatedSum
     steps: Array
     blocks: Array
     interval: Array
@@ -83,22 +82,15 @@ class Growth:
     def zero(cls, stretches: int, frame: Array) -> "Growth":
         """Return the growth of no step, for a frame [K, N]."""
         (vectors, size), dtype = frame.shape, frame.dtype
-        sums, zero = jnp.zeros((stretches, vectors), dtype), jnp.zeros((), dtype)
+        sums, zero = CompensatedSum.zero((stretches, vectors), dtype), jnp.zeros((), dtype)
         residual = zero if vectors == size else jnp.full((), jnp.nan, dtype)
         one = jnp.int32(1)
-        return cls(sums, sums, jnp.zeros(stretches, jnp.int32), jnp.int32(0), one, zero, zero, residual)
+        return cls(sums, jnp.zeros(stretches, jnp.int32), jnp.int32(0), one, zero, zero, residual)
 
     def added(self, stretch: Array, log_growth: Array, steps: Array) -> "Growth":
         """Add the log growth [K] of one block to a stretch."""
-        addend = log_growth - self.compensation[stretch]
-        total = self.sums[stretch] + addend
-        lost = jnp.where(jnp.isfinite(total), (total - self.sums[stretch]) - addend, 0.0)
-        return dataclasses.replace(
-            self,
-            sums=self.sums.at[stretch].set(total),
-            compensation=self.compensation.at[stretch].set(lost),
-            steps=self.steps.at[stretch].add(steps),
-        )
+        sums = with_row(self.sums, stretch, lambda sum_: sum_.plus(log_growth))
+        return dataclasses.replace(self, sums=sums, steps=self.steps.at[stretch].add(steps))
 
 
 def grow(system: DrivenSystem, drive: Drive, flow: Flow, *, steps: int, interval: Interval) -> tuple[Growth, Flow]:
@@ -118,19 +110,16 @@ def grow(system: DrivenSystem, drive: Drive, flow: Flow, *, steps: int, interval
     growth = Growth.zero(len(first_steps) - 1, flow.tangents)
     update = partial(_add_block, system, drive, interval, first_steps)
     if interval.chosen:
-        growth, flow = fold_adaptively(
-            system, drive, flow, growth, update, steps=steps, block=lambda growth: growth.interval
-        )
+        ended = fold_adaptively(system, drive, flow, growth, update, steps=steps, block=lambda growth: growth.interval)
     else:
-        ignoring_number = lambda growth, before, after, _: update(growth, before, after)  # noqa: E731
-        growth, flow = fold(system, drive, flow, growth, ignoring_number, steps=steps, block=interval.longest)
-    return _close(growth, flow)
+        ended = fold(system, drive, flow, growth, update, steps=steps, block=interval.longest)
+    return _close(*ended)
 
 
 def _close(growth: Growth, flow: Flow) -> tuple[Growth, Flow]:
     """Count what the last frame lacks in orthogonality, and mend it."""
     frame, triangle = householder(flow.tangents)
-    sums = growth.sums.at[-1].add(jnp.log(jnp.diagonal(triangle)))
+    sums = with_row(growth.sums, -1, lambda sum_: sum_.plus(jnp.log(jnp.diagonal(triangle))))
     return dataclasses.replace(growth, sums=sums), dataclasses.replace(flow, tangents=frame)
 
 
@@ -177,14 +166,12 @@ def _add_block(
 def _judged(after: Flow, reframed: Reframed, steps: Array) -> tuple[Flow, Array]:
     """Tell growth that is not a number, or not known, from growth that is; record where it stopped being finite."""
     log_growth = reframed.log_growth
-    broken = (after.first_nonfinite_step < 0) & jnp.any(jnp.isnan(log_growth) | (log_growth == jnp.inf))
-    first_nonfinite_step = jnp.where(broken, after.t - 1, after.first_nonfinite_step)
+    after = after.with_frame(reframed.frame, jnp.all(log_growth < jnp.inf))
     # After one step a column lost in rounding is a singular Jacobian's; after several it may be the interval's fault.
     lost = jnp.where(steps == 1, growth_of_lost(log_growth.dtype), jnp.nan)
     log_growth = jnp.where(log_growth == -jnp.inf, lost, log_growth)
     # Behind a state that overflowed there is no Jacobian: relu'(NaN) = 0 would count as a gradient that vanishes.
-    log_growth = jnp.where(first_nonfinite_step < 0, log_growth, jnp.nan)
-    return dataclasses.replace(after, tangents=reframed.frame, first_nonfinite_step=first_nonfinite_step), log_growth
+    return after, jnp.where(after.first_nonfinite_step < 0, log_growth, jnp.nan)
 
 
 def _resolved(reframed: Reframed) -> Array:

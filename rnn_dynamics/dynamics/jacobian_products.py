@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from rnn_dynamics.dynamics.aligned_frames import frame_size
 from rnn_dynamics.dynamics.frames import growth_of_lost, orthonormalise
 from rnn_dynamics.dynamics.graded import GradedTriangle
 from rnn_dynamics.dynamics.system import DrivenSystem
@@ -136,10 +137,7 @@ def jacobian_product(
         raise ValueError(
             f"horizons must end within the inputs: transient {transient} + horizon {taus[-1]} > {drive.steps} steps"
         )
-    size = system.state_size
-    k = size if k is None else whole_number("k", k, least=1)
-    if k > size:
-        raise ValueError(f"k must be between 1 and the state size {size}, got {k}")
+    k = frame_size(system, k)
     return _products(system, drive, jnp.asarray(taus, jnp.int32), k, transient, vectors)
 
 
@@ -150,7 +148,7 @@ def _products(
     size, dtype = system.state_size, system.initial_state.dtype
     # Any orthogonal start leaves the singular values as they are; a random one keeps the triangle well conditioned.
     first_frame = jax.random.orthogonal(jax.random.key(0), size, dtype=dtype)
-    flow = advance_by(system, drive, start(system), transient) if transient else start(system)
+    flow = advance_by(system, drive, start(system), transient)
     flow = dataclasses.replace(flow, tangents=first_frame)
 
     def multiply(_: Array, carry: tuple[GradedTriangle, Flow]) -> tuple[GradedTriangle, Flow]:

@@ -10,25 +10,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from rnn_dynamics.dynamics.aligned_frames import Alignment, settle
+from rnn_dynamics.dynamics.batch_means import BATCHES, mean_of_stretches
 from rnn_dynamics.dynamics.chunks import Sweeps, grow_in_chunks
 from rnn_dynamics.dynamics.frames import householder, reframe
 from rnn_dynamics.dynamics.growth import LONGEST_INTERVAL, Growth, Interval, grow
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import (
-    Drive,
-    Flow,
-    InputSource,
-    advance_by,
-    fold,
-    make_drive,
-    start,
-    whole_number,
-)
-
-BATCHES = 10
-"""Batch means behind a standard error. More make each shorter than the slow parts of the growth's autocorrelation, and
-intervals that cover too little: with 32, 95 % intervals of 2,000 steps of a slow GRU covered 88 %
-(benchmarks/coverage.py; Schmeiser, Oper. Res. 30, 1982, on choosing 10 to 30)."""
+from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, fold, make_drive, whole_number
 
 METHODS = ("sequential", "chunked")
 
@@ -177,32 +165,20 @@ def lyapunov_spectrum(
         raise ValueError(f"resume_from must be a LyapunovSpectrum, got {type(resume_from).__name__}")
     first_step = None if resume_from is None else resume_from.final_step
     drive = make_drive(system, inputs, steps, first_step=first_step)
-    size = system.state_size
-    k = (size if resume_from is None else resume_from.exponents.shape[-1]) if k is None else k
-    k = whole_number("k", k, least=1)
-    if k > size:
-        raise ValueError(f"k must be between 1 and the state size {size}, got {k}")
-    transient = whole_number("transient", transient, least=0)
-    tangent_transient = whole_number("tangent_transient", tangent_transient, least=0)
-    left = drive.steps - transient - tangent_transient
-    if left <= 0:
-        raise ValueError(
-            f"transient + tangent_transient must leave a step to measure: got {transient} + {tangent_transient} "
-            f"of {drive.steps} steps"
-        )
+    if k is None and resume_from is not None:
+        k = resume_from.exponents.shape[-1]
+    alignment = Alignment.checked(system, drive, k, transient, tangent_transient)
     if resume_from is not None:
-        _check_resumable(system, resume_from, k, transient + tangent_transient)
-    interval = _interval(qr_every, left)
-    sweeps = None if method == "sequential" else _sweeps(method, left, chunk, max_sweeps, tolerance)
-    key = jax.random.key(0) if key is None else key
-    return _spectrum(system, drive, key, resume_from, _Options(k, interval, transient, tangent_transient, sweeps))
+        _check_resumable(system, resume_from, alignment)
+    steps = drive.steps - alignment.steps
+    interval = _interval(qr_every, steps)
+    sweeps = None if method == "sequential" else _sweeps(method, steps, chunk, max_sweeps, tolerance)
+    return _spectrum(system, drive, key, resume_from, _Options(alignment, interval, sweeps))
 
 
 class _Options(NamedTuple):
-    k: int
+    alignment: Alignment
     interval: Interval
-    transient: int
-    tangent_transient: int
     sweeps: Sweeps | None
 
 
@@ -225,24 +201,25 @@ def _sweeps(method: Any, steps: int, chunk: int | None, max_sweeps: int, toleran
     return Sweeps(chunk, whole_number("max_sweeps", max_sweeps, least=0), float(tolerance))
 
 
-def _check_resumable(system: DrivenSystem, earlier: LyapunovSpectrum, k: int, transients: int) -> None:
-    if earlier.final_tangents.shape != (system.state_size, k):
+def _check_resumable(system: DrivenSystem, earlier: LyapunovSpectrum, alignment: Alignment) -> None:
+    expected, came = (system.state_size, alignment.k), earlier.final_tangents.shape
+    if came != expected:
+        raise ValueError(f"resume_from must hold a frame of shape {expected}, got {came}")
+    if alignment.steps:
         raise ValueError(
-            f"resume_from must hold a frame of shape {(system.state_size, k)}, got {earlier.final_tangents.shape}"
+            f"transient and tangent_transient must be 0 with resume_from, got {alignment.steps} steps in all"
         )
-    if transients:
-        raise ValueError(f"transient and tangent_transient must be 0 with resume_from, got {transients} steps in all")
 
 
 @partial(jax.jit, static_argnames="options")
 def _spectrum(
-    system: DrivenSystem, drive: Drive, key: Array, earlier: LyapunovSpectrum | None, options: _Options
+    system: DrivenSystem, drive: Drive, key: Array | None, earlier: LyapunovSpectrum | None, options: _Options
 ) -> LyapunovSpectrum:
     if earlier is None:
         flow = _aligned(system, drive, key, options)
     else:
         flow = Flow(earlier.final_step, earlier.final_state, earlier.final_tangents.T, earlier.first_nonfinite_step)
-    steps = drive.steps - options.transient - options.tangent_transient
+    steps = drive.steps - options.alignment.steps
     change, sweeps = jnp.zeros((), flow.state.dtype), jnp.int32(0)
     parts = []
     if options.sweeps is not None:
@@ -258,28 +235,26 @@ def _spectrum(
     return _finalise(parts, flow, earlier, change, sweeps)
 
 
-def _aligned(system: DrivenSystem, drive: Drive, key: Array, options: _Options) -> Flow:
-    """Run both transients: the flow with an orthonormal frame where the measurement starts."""
-    frame, _ = householder(jax.random.normal(key, (options.k, system.state_size), system.initial_state.dtype))
-    flow = advance_by(system, drive, start(system), options.transient) if options.transient else start(system)
-    flow = dataclasses.replace(flow, tangents=frame)
-    if options.tangent_transient:
-        block = 1 if options.interval.chosen else options.interval.longest
-        spread = jnp.zeros((), frame.dtype)
-        _, flow = fold(system, drive, flow, spread, _align, steps=options.tangent_transient, block=block)
+def _aligned(system: DrivenSystem, drive: Drive, key: Array | None, options: _Options) -> Flow:
+    """Run both transients, the second with the same QR and interval as the measurement."""
+    flow, length = settle(system, drive, options.alignment, key), options.alignment.tangent_transient
+    if not length:
+        return flow
+    block = 1 if options.interval.chosen else options.interval.longest
+    _, flow = fold(system, drive, flow, jnp.zeros((), flow.state.dtype), _align, steps=length, block=block)
     return dataclasses.replace(flow, tangents=householder(flow.tangents)[0])
 
 
-def _align(spread: Array, before: Flow, after: Flow, number: Array) -> tuple[Array, Flow]:
+def _align(spread: Array, before: Flow, after: Flow) -> tuple[Array, Flow]:
     reframed = reframe(after.tangents, spread)
-    return reframed.spread, dataclasses.replace(after, tangents=reframed.frame)
+    return reframed.spread, after.with_frame(reframed.frame, jnp.all(jnp.isfinite(reframed.frame)))
 
 
 def _finalise(
     parts: list[Growth], flow: Flow, earlier: LyapunovSpectrum | None, change: Array, sweeps: Array
 ) -> LyapunovSpectrum:
     dtype = flow.state.dtype
-    sums = jnp.concatenate(([] if earlier is None else [earlier.growth]) + [part.sums for part in parts])
+    sums = jnp.concatenate(([] if earlier is None else [earlier.growth]) + [part.sums.total for part in parts])
     steps = jnp.concatenate(([] if earlier is None else [earlier.growth_steps]) + [part.steps for part in parts])
     blocks = jnp.sum(jnp.stack([part.blocks for part in parts])).astype(dtype)
     spread = jnp.max(jnp.stack([part.largest_spread for part in parts]))
@@ -290,8 +265,7 @@ def _finalise(
         residual = jnp.maximum(residual, earlier.log_det_residual)
         change, sweeps = jnp.maximum(change, earlier.sweep_residual), jnp.maximum(sweeps, earlier.sweeps)
     total = jnp.sum(steps, promote_integers=False)
-    exponents = jnp.sum(sums, axis=0) / total
-    batch_means, standard_error = _batches(sums, steps, exponents)
+    exponents, standard_error, batch_means = mean_of_stretches(sums, steps)
     order = jnp.argsort(-exponents)
     return LyapunovSpectrum(
         exponents=exponents[order],
@@ -309,20 +283,3 @@ def _finalise(
         final_state=flow.state,
         final_tangents=flow.tangents.T,
     )
-
-
-def _batches(sums: Array, steps: Array, exponents: Array) -> tuple[Array, Array]:
-    """Gather stretches in batches of nearly equal length: means [B, K] and the standard error [K] of their mean."""
-    batches = min(BATCHES, len(sums))
-    total = jnp.sum(steps, promote_integers=False)
-    first_steps = jnp.cumsum(steps, dtype=steps.dtype) - steps
-    number = jnp.arange(1, batches, dtype=steps.dtype)
-    ends = number * (total // batches) - -number * (total % batches) // batches  # ceil(number * total / batches)
-    batch = jnp.sum(first_steps[:, None] >= ends[None, :], axis=1)
-    lengths = jnp.zeros(batches, sums.dtype).at[batch].add(steps.astype(sums.dtype))[:, None]
-    means = jnp.zeros((batches, sums.shape[1]), sums.dtype).at[batch].add(sums) / lengths
-    if batches == 1:
-        return means, jnp.full_like(exponents, jnp.nan)
-    weights = lengths / jnp.mean(lengths)  # a short batch scatters more
-    variance = jnp.sum(weights * (means - exponents[None, :]) ** 2, axis=0) / (batches - 1)
-    return means, jnp.sqrt(variance / batches)

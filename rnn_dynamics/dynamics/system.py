@@ -106,12 +106,19 @@ class DrivenSystem:
 
         Raises:
             TypeError: if the cell is no `nnx.RNNCellBase`.
+            ValueError: a carry of another dtype than the cell's own, where `dtype` is not given.
         """
         if not isinstance(cell, nnx.RNNCellBase):
             raise TypeError(f"cell must be an nnx.RNNCellBase, got {type(cell).__name__}; for a function use from_step")
         in_features = cell.in_features  # pyright: ignore[reportAttributeAccessIssue]
-        if carry is None:
-            carry = cell.initialize_carry((in_features,), nnx.Rngs(0))
+        own_carry = cell.initialize_carry((in_features,), nnx.Rngs(0))
+        carry = own_carry if carry is None else carry
+        if dtype is None and _dtypes(carry) != _dtypes(own_carry):
+            # Gates in float32 under a carry in float64 cost half of the digits, and what they return does not show it.
+            raise ValueError(
+                f"carry must have the cell's dtype {_dtypes(own_carry)}, got {_dtypes(carry)}; "
+                "dtype=... casts cell and carry"
+            )
         graph, params = nnx.split(cell if dtype is None else _with_dtype(cell, dtype))
         return cls._make(CellStep(graph), params, carry, in_features, dtype)
 
@@ -131,7 +138,7 @@ class DrivenSystem:
 
         Raises:
             TypeError: if the step is not callable.
-            ValueError: a carry with arrays that are not floating point.
+            ValueError: parameters that are not arrays, a carry with anything but floating point arrays.
         """
         if not callable(step):
             raise TypeError(f"step must be a function (params, carry, inputs_t) -> carry, got {type(step).__name__}")
@@ -141,6 +148,8 @@ class DrivenSystem:
     def _make(
         cls, step: StepFunction, params: PyTree, carry: Carry, in_features: int | None, dtype: Any
     ) -> "DrivenSystem":
+        _check_arrays("params", params)
+        _check_arrays("carry", carry)
         if dtype is not None:
             params, carry = _cast((params, carry), dtype)
         for leaf in jax.tree.leaves(carry):
@@ -159,10 +168,20 @@ class DrivenSystem:
 
         Matmuls that do not say otherwise, and their derivatives, run in the full precision of their dtype: a GPU's
         TF32 would move exponents in the third digit.
+
+        Raises:
+            ValueError: if the step's carry differs from the one it takes in structure, shapes or dtype. A step to
+                float32 between states in float64 would cost half of the digits without a word.
         """
         with jax.default_matmul_precision("highest"):
             carry = self.step_function(self.params, self.layout.unflatten(state), inputs_t)
-        return self.layout.flatten(carry).astype(state.dtype)
+        after = self.layout.flatten(carry)
+        if _dtypes(carry) != str(state.dtype):
+            raise ValueError(
+                f"the step must return a carry of the state's dtype {state.dtype}, got {_dtypes(carry)}; "
+                "make the system with dtype=... to cast parameters and initial carry"
+            )
+        return after
 
     def gated_cell(self) -> NamedGates:
         """Return the cell that the system was made from, for what is measured gate by gate.
@@ -180,6 +199,20 @@ class DrivenSystem:
                 return cell
             came = f"one of {type(cell).__module__}.{type(cell).__name__}"
         raise ValueError(f"system must be made by from_cell, of a cell that names its gates (NamedGates), got {came}")
+
+
+def _check_arrays(name: str, tree: PyTree) -> None:
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        try:
+            jax.eval_shape(lambda array: array, leaf)  # which refuses whatever `jax.jit` would
+        except TypeError as error:
+            place = f"{name}{jax.tree_util.keystr(path)}"
+            raise ValueError(f"{name} must be a pytree of arrays, got {type(leaf).__name__} at {place}") from error
+
+
+def _dtypes(tree: PyTree) -> str:
+    """Name the dtypes of a tree's arrays: "float32", or "float32 and float64"."""
+    return " and ".join(sorted({str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)}))
 
 
 def _cast(tree: PyTree, dtype: Any) -> PyTree:

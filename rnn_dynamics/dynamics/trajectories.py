@@ -139,6 +139,12 @@ class Flow:
     tangents: Array
     first_nonfinite_step: Array
 
+    def with_frame(self, frame: Array, finite: Array) -> "Flow":
+        """Return the flow with another frame [K, N]; if `finite` is false, its last step counts as not finite."""
+        broken = (self.first_nonfinite_step < 0) & ~finite
+        first_nonfinite_step = jnp.where(broken, self.t - 1, self.first_nonfinite_step)
+        return dataclasses.replace(self, tangents=frame, first_nonfinite_step=first_nonfinite_step)
+
 
 def start(system: DrivenSystem) -> Flow:
     """Stand at the initial state, without tangents."""
@@ -154,14 +160,15 @@ def advance(system: DrivenSystem, drive: Drive, flow: Flow) -> Flow:
     else:
         state, push = jax.linearize(lambda s: system.step(s, inputs_t), flow.state)
         tangents = jax.vmap(push)(flow.tangents)
-    newly_nonfinite = (flow.first_nonfinite_step < 0) & ~jnp.all(jnp.isfinite(state))
-    first_nonfinite_step = jnp.where(newly_nonfinite, flow.t, flow.first_nonfinite_step)
-    return Flow(flow.t + 1, state, tangents, first_nonfinite_step)
+    after = dataclasses.replace(flow, t=flow.t + 1, state=state)
+    return after.with_frame(tangents, jnp.all(jnp.isfinite(state)))
 
 
 def advance_by(system: DrivenSystem, drive: Drive, flow: Flow, steps: int | Array) -> Flow:
     """Make several steps without touching the tangents in between; `steps` may be traced."""
     if isinstance(steps, int):
+        if steps == 0:
+            return flow
         if steps == 1:
             return advance(system, drive, flow)
         return jax.lax.scan(lambda flow, _: (advance(system, drive, flow), None), flow, None, length=steps)[0]
@@ -173,7 +180,7 @@ def fold(
     drive: Drive,
     flow: Flow,
     accumulator: Accumulator,
-    update: Callable[[Accumulator, Flow, Flow, Array], tuple[Accumulator, Flow]],
+    update: Callable[[Accumulator, Flow, Flow], tuple[Accumulator, Flow]],
     *,
     steps: int,
     block: int = 1,
@@ -185,7 +192,7 @@ def fold(
         drive: its inputs.
         flow: where to start.
         accumulator: the quantity's own running result, any pytree.
-        update: (accumulator, flow before the block, flow after it, number of the block) -> (accumulator, flow).
+        update: (accumulator, flow before the block, flow after it) -> (accumulator, flow).
         steps: how many steps in all; the last block is shorter where `block` does not divide it.
         block: steps between two updates.
 
@@ -193,16 +200,16 @@ def fold(
         The accumulator and the flow after the last update.
     """
 
-    def body(number: Array, carry: tuple[Accumulator, Flow], length: int) -> tuple[Accumulator, Flow]:
+    def body(_: Any, carry: tuple[Accumulator, Flow], length: int) -> tuple[Accumulator, Flow]:
         accumulator, before = carry
-        return update(accumulator, before, advance_by(system, drive, before, length), number)
+        return update(accumulator, before, advance_by(system, drive, before, length))
 
     whole, rest = divmod(steps, block)
     carry = (accumulator, flow)
     if whole:
         carry = jax.lax.fori_loop(0, whole, partial(body, length=block), carry)
     if rest:
-        carry = body(jnp.int32(whole), carry, rest)
+        carry = body(whole, carry, rest)
     return carry
 
 

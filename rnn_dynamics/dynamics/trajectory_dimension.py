@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from rnn_dynamics.dynamics.batch_means import first_times
+from rnn_dynamics.dynamics.batch_means import first_times, with_row
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import (
     Drive,
@@ -122,14 +122,13 @@ class _Moments(NamedTuple):
 @partial(jax.jit, static_argnames="transient")
 def _measure(system: DrivenSystem, drive: Drive, transient: int) -> TrajectoryDimension:
     steps = drive.steps - transient
-    first_steps = first_times(steps)
+    flow = advance_by(system, drive, start(system), transient)
+    first_steps = flow.t + first_times(steps)
 
-    def add(stretches: _Moments, before: Flow, after: Flow, number: Array) -> tuple[_Moments, Flow]:
-        batch = jnp.sum(number >= first_steps[1:-1])
-        longer = jax.tree.map(lambda of_all: of_all[batch], stretches).merged_with(_Moments.of(after.state))
-        return jax.tree.map(lambda of_all, of_batch: of_all.at[batch].set(of_batch), stretches, longer), after
+    def add(stretches: _Moments, before: Flow, after: Flow) -> tuple[_Moments, Flow]:
+        batch = jnp.sum(before.t >= first_steps[1:-1])
+        return with_row(stretches, batch, lambda moments: moments.merged_with(_Moments.of(after.state))), after
 
-    flow = advance_by(system, drive, start(system), transient) if transient else start(system)
     one = _Moments.of(flow.state)
     stretches = jax.tree.map(lambda leaf: jnp.zeros((len(first_steps) - 1, *leaf.shape), leaf.dtype), one)
     stretches, flow = fold(system, drive, flow, stretches, add, steps=steps)
