@@ -7,14 +7,13 @@ import pytest
 from flax import nnx
 from networks import any_cell, dense_jacobians, elman, linear_system, noise
 
-from rnn_dynamics.cells import CELLS, ElmanCell
+from rnn_dynamics.cells import ElmanCell
 from rnn_dynamics.cells.initializers import orthogonal
-from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, trajectory
+from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, trajectory
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_against_dense_products(name):
-    system, inputs = DrivenSystem.from_cell(any_cell(name)), noise(13, 2)
+def test_against_dense_products():
+    system, inputs = DrivenSystem.from_cell(any_cell("LSTMCell")), noise(13, 2)
     result = gradient_norm_by_lag(system, inputs, max_lag=4, transient=1)
     jacobians = dense_jacobians(system, inputs)
     expected = []
@@ -48,23 +47,6 @@ def test_nothing_underflows():
     """0.5^4000 is 0 in float64; its logarithm is not."""
     result = gradient_norm_by_lag(linear_system(0.5 * np.eye(2)), steps=4000, max_lag=4000)
     assert float(result.log_norm[-1]) == pytest.approx(4000 * np.log(0.5), rel=1e-12)
-
-
-@pytest.mark.parametrize("name", CELLS)
-def test_a_loss_gradient_obeys_the_bound_of_the_product(name):
-    """||dL/ds_0|| <= sigma_1 ||dL/ds_T||."""
-    system, inputs = DrivenSystem.from_cell(any_cell(name)), noise(12, 2)
-
-    def final_state(state):
-        for x in inputs:
-            state = system.step(state, x)
-        return state
-
-    last, pull = jax.vjp(final_state, system.initial_state)
-    at_end = jax.grad(lambda state: jnp.sum(jnp.sin(state)))(last)
-    at_start = pull(at_end)[0]
-    log_norm = jacobian_product(system, inputs, horizons=12).log_norm[0]
-    assert jnp.linalg.norm(at_start) <= jnp.exp(log_norm) * jnp.linalg.norm(at_end) * (1 + 1e-12)
 
 
 def squares(state):

