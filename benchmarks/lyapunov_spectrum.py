@@ -1,6 +1,7 @@
 """Lyapunov spectra of random tanh networks, beside peers and beside the linear algebra that none can do without.
 
-`python -m benchmarks.lyapunov_spectrum`, 10 minutes on two cores. Peers: lyapax, chaotax (both push tangents and QR
+`python -m benchmarks.lyapunov_spectrum`, 6 minutes on two cores, with one BLAS thread: two make all of them slower at
+N = 128 but the matmuls. Peers: lyapax, chaotax (both push tangents and QR
 at every step by default), and the plain loop that most scripts are: a Jacobian by `jacfwd`, a product, a QR. The floor
 is a bare matmul and LAPACK's QR of the same shapes in the same loop. Compile time is apart. The larger the interval
 between QRs the cheaper and the less exact; the error is the root mean square over the exponents against those of a run
@@ -27,8 +28,7 @@ STEPS = {64: 1000, 128: 320, 256: 80}
 """State size -> timed steps of full spectra, four times as many of 16: a tenth to a quarter of a second each."""
 LEADING = 16
 ACCURACY_STEPS = 2000
-BLAS_THREADS = (1, 2)
-ROUNDS = 11
+ROUNDS = 7
 INTERVALS = (1, 2, 4, "auto")
 REFERENCE = "lyapax, QR every 1"
 
@@ -41,32 +41,26 @@ def main() -> None:
 
 
 def measure(size: int, k: int) -> list[dict[str, Any]]:
-    """Time the competitors at one state size and number of exponents; one row for each and each number of threads."""
+    """Time the competitors at one state size and number of exponents; one row for each."""
     system, steps = network(size), STEPS[size] * (1 if k == size else 4)
     calls = competitors(system, k, steps)
     with threadpool_limits(1, user_api="blas"):
         accuracy = accuracies(system, k)
-        compile_seconds = {name: taken.compile_seconds for name, taken in timing.take_turns(calls, 2).items()}
-    rows = []
-    for blas_threads in BLAS_THREADS:
-        with threadpool_limits(blas_threads, user_api="blas"):
-            timings = timing.take_turns(calls, ROUNDS)
-        rows += [
-            {
-                "state_size": size,
-                "exponents": k,
-                "blas_threads": blas_threads,
-                "method": name,
-                "microseconds_per_step": taken.median / steps * 1e6,
-                "over_lyapax": timing.ratio(timings, name, REFERENCE),
-                "over_floor": timing.ratio(timings, name, "floor, QR every 1"),
-                "spread": taken.spread,
-                "compile_seconds": compile_seconds[name],
-                **accuracy.get(name, dict.fromkeys(accuracy["ours, QR every 1"], "")),
-            }
-            for name, taken in timings.items()
-        ]
-    return rows
+        timings = timing.take_turns(calls, ROUNDS)
+    return [
+        {
+            "state_size": size,
+            "exponents": k,
+            "method": name,
+            "microseconds_per_step": taken.median / steps * 1e6,
+            "over_lyapax": timing.ratio(timings, name, REFERENCE),
+            "over_floor": timing.ratio(timings, name, "floor, QR every 1"),
+            "spread": taken.spread,
+            "compile_seconds": taken.compile_seconds,
+            **accuracy.get(name, dict.fromkeys(accuracy["ours, QR every 1"], "")),
+        }
+        for name, taken in timings.items()
+    ]
 
 
 def network(size: int) -> DrivenSystem:

@@ -69,6 +69,15 @@ def test_the_gradient_of_a_loss_on_its_way_back():
         np.testing.assert_allclose(result.samples[number, [0, 1, 6]], np.log(np.array(norms) / norms[0]), atol=1e-12)
 
 
+def test_the_gradient_of_a_loss_may_be_tiny():
+    system = DrivenSystem.from_cell(elman(), dtype=jnp.float32)
+    tiny, plain = [
+        gradient_norm_by_lag(system, noise(6), max_lag=6, along=along)
+        for along in (lambda state: jnp.full_like(state, 1e-25), jnp.ones_like)
+    ]
+    np.testing.assert_allclose(tiny.log_norm, plain.log_norm, atol=1e-6)
+
+
 def test_probes_have_the_frobenius_norm_on_average():
     system, inputs = DrivenSystem.from_cell(elman(hidden=6)), noise(5)
     exact = gradient_norm_by_lag(system, inputs, max_lag=5).samples[0]

@@ -133,6 +133,25 @@ def test_going_on_by_vmap(chaotic):
     np.testing.assert_allclose(both.exponents[0], lyapunov_spectrum(system, inputs[:80], k=2).exponents, atol=1e-12)
 
 
+def test_going_on_again_and_again_keeps_the_result_small(chaotic):
+    system, inputs, _ = chaotic
+    result = lyapunov_spectrum(system, inputs[:120], k=2)
+    for first in range(120, STEPS, 120):
+        result = lyapunov_spectrum(system, inputs[first : first + 120], resume_from=result)
+    assert result.growth.shape == (200, 2)
+    assert int(jnp.sum(result.growth_steps)) == STEPS
+    np.testing.assert_allclose(result.exponents, lyapunov_spectrum(system, inputs, k=2).exponents, atol=1e-12)
+    np.testing.assert_allclose(result.history[-1], result.exponents, atol=1e-13)
+
+
+def test_a_long_stretch_leaves_its_error_to_the_others(chaotic):
+    system, inputs, _ = chaotic
+    first = lyapunov_spectrum(system, inputs[:400], k=2, qr_every=400)
+    both = lyapunov_spectrum(system, inputs[400:], resume_from=first)
+    assert np.all(np.isnan(first.standard_error))
+    assert np.all(both.standard_error > 0)
+
+
 @pytest.fixture(scope="module")
 def chunked(chaotic):
     system, inputs, _ = chaotic
@@ -174,6 +193,20 @@ def test_chunks_of_an_lstm_stop_when_they_fit():
     assert 1 <= int(chunked.sweeps) < 10
     assert chunked.sweep_residual <= 1e-6
     np.testing.assert_allclose(chunked.exponents, sequential.exponents, atol=1e-5)
+
+
+def test_chunks_fit_although_one_exponent_is_not_known():
+    """Behind a singular Jacobian, three steps between QRs leave an exponent NaN, and the others may well fit."""
+    matrix = np.diag([0.9, 0.5, 0.0]) + np.triu(np.full((3, 3), 0.2), 1)
+    result = lyapunov_spectrum(linear_system(matrix), steps=600, qr_every=3, method="chunked", chunk=60)
+    np.testing.assert_array_equal(np.isnan(result.exponents), [False, False, True])
+    assert result.sweep_residual <= 1e-6
+    assert int(result.sweeps) < 5
+
+
+def test_one_chunk_is_swept_once():
+    result = lyapunov_spectrum(linear_system(0.5 * np.eye(2)), steps=30, method="chunked", chunk=30)
+    assert (int(result.sweeps), float(result.sweep_residual)) == (0, 0.0)
 
 
 def test_chunks_of_a_state_that_overflows():

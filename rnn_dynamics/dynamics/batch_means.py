@@ -101,9 +101,11 @@ def mean_of_batches(sums: Array, lengths: ArrayLike) -> BatchedMean:
     mean, means = jnp.sum(sums, axis=0) / jnp.sum(steps), sums / steps
     if batches == 1:
         return BatchedMean(mean, jnp.full_like(mean, jnp.nan), means)
-    weights = steps / jnp.mean(steps)  # a short batch scatters more
-    variance = jnp.sum(weights * (means - mean[None]) ** 2, axis=0) / (batches - 1)
-    return BatchedMean(mean, jnp.sqrt(variance / batches), means)
+    filled = jnp.sum(steps > 0)  # a stretch longer than a batch leaves the next one empty
+    weights = steps * filled / jnp.sum(steps)  # a short batch scatters more
+    squares = jnp.where(steps > 0, weights * (means - mean[None]) ** 2, 0.0)
+    variance = jnp.sum(squares, axis=0) / (filled - 1)
+    return BatchedMean(mean, jnp.sqrt(variance / filled), means)
 
 
 class CompensatedSum(NamedTuple):

@@ -78,7 +78,8 @@ def grow_in_chunks(
     def again(swept: _Swept) -> _Swept:
         frames, growth, flows = sweep(swept.frames)
         before, after = _total(swept.growth), _total(growth)
-        change = jnp.max(jnp.where(before == after, 0.0, jnp.abs(before - after))) / steps  # -inf may stay -inf
+        same = (before == after) | (jnp.isnan(before) & jnp.isnan(after))  # -inf may stay -inf, and NaN NaN
+        change = jnp.max(jnp.where(same, 0.0, jnp.abs(before - after))) / steps
         return _Swept(frames, growth, flows, change, swept.sweeps + 1)
 
     def unfinished(swept: _Swept) -> Array:
@@ -86,12 +87,14 @@ def grow_in_chunks(
         return ~(swept.change <= sweeps.tolerance) & (swept.sweeps < min(sweeps.most, chunks))
 
     first = sweep(jnp.broadcast_to(flow.tangents, (chunks, *flow.tangents.shape)))
-    swept = _Swept(*first, change=jnp.full((), jnp.inf, flow.state.dtype), sweeps=jnp.int32(0))
+    unknown = jnp.full((), jnp.inf if chunks > 1 else 0.0, flow.state.dtype)
+    swept = _Swept(*first, change=unknown, sweeps=jnp.int32(0))
     swept = jax.lax.while_loop(unfinished, again, swept)
     first_nonfinite_step = _earliest(swept.flows.first_nonfinite_step)
     last = jax.tree.map(lambda leaf: leaf[-1], swept.flows)
     last = dataclasses.replace(last, first_nonfinite_step=first_nonfinite_step)
-    return _in_order(swept.growth), last, swept.change, swept.sweeps
+    change = jnp.where(first_nonfinite_step < 0, swept.change, jnp.nan)
+    return _in_order(swept.growth), last, change, swept.sweeps
 
 
 def _earliest(steps: Array) -> Array:

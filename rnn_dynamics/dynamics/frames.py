@@ -67,6 +67,7 @@ def _differentiate(primals: tuple[Array, Array], tangents: tuple[Array, Array]) 
 @jax.custom_batching.custom_vmap
 def _cheapest(tangents: Array, expected_spread: Array) -> Reframed:
     log_lengths = _log_lengths(tangents)
+    limit = resolved_spread(tangents.dtype)
 
     def unfinished(done: _Panelled) -> Array:
         worth_mending = jnp.all(done.loss <= 1) & jnp.any(done.loss > LOSS_OF_ORTHOGONALITY)
@@ -77,14 +78,15 @@ def _cheapest(tangents: Array, expected_spread: Array) -> Reframed:
         return _Panelled(frame, done.log_growth + log_growth, loss, done.passes + 1)
 
     nothing = jnp.zeros_like(log_lengths)
-    hopeful = jnp.all(expected_spread <= fast_spread(tangents.dtype))
+    hopeful = jnp.all(expected_spread <= fast_spread(tangents.dtype)) & jnp.all(jnp.isfinite(log_lengths))
     first = _Panelled(tangents, nothing, jnp.where(hopeful, 1, jnp.inf) + nothing[..., 0], jnp.int32(0))
     done = jax.lax.while_loop(unfinished, again, first)
 
-    def panelled() -> Reframed:
-        return Reframed(done.frame, done.log_growth, jnp.max(log_lengths - done.log_growth, axis=-1))
-
-    return jax.lax.cond(jnp.all(done.loss <= LOSS_OF_ORTHOGONALITY), panelled, lambda: _by_householder(tangents))
+    spread = jnp.max(log_lengths - done.log_growth, axis=-1)
+    # A second pass makes a proper frame even of a direction that was lost; its spread tells.
+    good = jnp.all((done.loss <= LOSS_OF_ORTHOGONALITY) & (spread <= limit))
+    fast = Reframed(done.frame, done.log_growth, spread)
+    return jax.lax.cond(good, lambda: fast, lambda: _by_householder(tangents))
 
 
 @_cheapest.def_vmap
@@ -100,13 +102,17 @@ def _cheapest_of_many(
 
 
 def fast_spread(dtype: DTypeLike) -> float:
-    """Return the spread, in nats, up to which the fast way is worth trying: 20 in float64, 9 in float32."""
-    return -0.55 * float(np.log(jnp.finfo(dtype).eps))
+    """Return the spread, in nats, up to which the fast way is worth trying: 20 in float64, 8 in float32."""
+    return min(-0.55 * float(np.log(jnp.finfo(dtype).eps)), resolved_spread(dtype))
 
 
 def resolved_spread(dtype: DTypeLike) -> float:
-    """Return the spread, in nats, that leaves 30 % of the digits to every direction: 25 in float64, 11 in float32."""
-    return -0.7 * float(np.log(jnp.finfo(dtype).eps))
+    """Return the spread, in nats, that leaves 30 % of the digits to every direction: 25 in float64, 8 in float32.
+
+    It is also far from where rounding passes for size: 8 nats, which are K u with K of some thousands.
+    """
+    resolution = -float(np.log(jnp.finfo(dtype).eps))
+    return min(0.7 * resolution, resolution - 8)
 
 
 class _Panelled(NamedTuple):
@@ -159,13 +165,16 @@ def _matmul(a: Array, b: Array) -> Array:
 
 
 def _by_householder(tangents: Array) -> Reframed:
-    frame, triangle = householder(tangents)
+    # The frame does not know the lengths of the tangents, and their squares neither over- nor underflow without them.
+    sizes = jax.lax.stop_gradient(jnp.max(jnp.abs(tangents), axis=-1))
+    sizes = jnp.where(sizes > 0, sizes, 1.0)
+    frame, triangle = householder(tangents / sizes[..., None])
     diagonal = _diagonal(triangle)
     passive = jax.lax.stop_gradient(triangle)
     lost = lost_in_rounding(passive)
     log_growth = jnp.where(lost, -jnp.inf, jnp.log(jnp.where(lost, 1.0, diagonal)))
     spreads = jnp.log(jnp.linalg.norm(passive, axis=-2)) - jax.lax.stop_gradient(log_growth)
-    return Reframed(frame, log_growth, jnp.max(jnp.where(lost, jnp.inf, spreads), axis=-1))
+    return Reframed(frame, log_growth + jnp.log(sizes), jnp.max(jnp.where(lost, jnp.inf, spreads), axis=-1))
 
 
 def householder(tangents: Array) -> tuple[Array, Array]:

@@ -160,6 +160,8 @@ def _by_lag(
     def stretch(flow: Flow, _: None) -> tuple[Flow, Array]:
         flow, visited = jax.lax.scan(forward, flow, length=max_lag)
         cotangents = looked.start(flow.state, jax.random.fold_in(key, flow.t))
+        size = jnp.max(jnp.abs(cotangents))
+        cotangents = cotangents / jnp.where(size > 0, size, 1.0)
         at_lag_0 = looked.log_norm(cotangents)
         log_norms = jax.lax.scan(backward, (cotangents, -at_lag_0), visited, reverse=True)[1]
         log_norms = jnp.where(flow.first_nonfinite_step < 0, log_norms, jnp.nan)

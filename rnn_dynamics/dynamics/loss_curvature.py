@@ -57,7 +57,7 @@ def loss_curvature(
     the ends of the spectrum first. With fewer than P iterations multiple eigenvalues are found once, as one start has
     one component in their space. A Hessian that is not finite gives NaN.
 
-    Cost: `iterations` + 2 k products, each some two to four gradients, and 4 P `iterations`^2 flops. Memory: P
+    Cost: `iterations` + 2 k products, each some two to four gradients, and 16 P `iterations`^2 flops. Memory: P
     `iterations` numbers, and what linearising the gradient keeps, some three times what the gradient itself keeps.
 
     Args:

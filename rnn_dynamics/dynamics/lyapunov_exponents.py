@@ -14,7 +14,7 @@ from rnn_dynamics.dynamics.aligned_frames import Alignment, settle
 from rnn_dynamics.dynamics.batch_means import BATCHES, mean_of_stretches
 from rnn_dynamics.dynamics.chunks import Sweeps, grow_in_chunks
 from rnn_dynamics.dynamics.frames import householder, reframe
-from rnn_dynamics.dynamics.growth import LONGEST_INTERVAL, Growth, Interval, grow
+from rnn_dynamics.dynamics.growth import LONGEST_INTERVAL, STRETCHES, Growth, Interval, grow
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, fold, make_drive, whole_number
 
@@ -36,11 +36,12 @@ class LyapunovSpectrum:
         growth: [R, K], nats, over R shorter stretches, in the order of the frame's vectors.
         growth_steps: [R], steps of each stretch.
         log_det_residual: largest |sum_i ln|R_ii| - ln|det J|| per step over the checked blocks, nats per step; rounding
-            alone if all is well, 0 where all Jacobians are singular, NaN if K < N.
+            alone if all is well, 0 where singular Jacobians make an exponent -inf, NaN where they make it NaN or K < N.
         steps_per_qr: mean number of steps between orthonormalisations.
         largest_spread: nats, the largest ln(length of a tangent / R_ii) that one of them met: a relative error u
             exp(spread) in the growth of that block.
-        sweep_residual: nats per step, the certificate of method="chunked": what the last sweep changed; 0 otherwise.
+        sweep_residual: nats per step, the certificate of method="chunked": the most that the last sweep changed of an
+            exponent that is a number; inf where there was but one sweep; 0 otherwise.
         sweeps: how many were made after the first; 0 for method="sequential".
         first_nonfinite_step: first step with an inf or NaN in the state or in the growth, -1 if there was none.
         final_step: steps made in all, the transients included.
@@ -121,8 +122,8 @@ def lyapunov_spectrum(
     The Jacobian is never formed. The QR is a fast one where the spread of the tangents allows it, Householder's where
     not (see `frames.reframe`). For driven networks these are the conditional exponents of the state given the inputs.
 
-    Cost per step: 2 N^2 k flops for each gate, and every `qr_every` steps the QR's 2 N k^2, or 4 N k^2 where it is
-    Householder's. On CPUs LAPACK is faster for N near 128 with one BLAS thread than with several
+    Cost per step: 2 H^2 k flops for each gate of H units, and every `qr_every` steps the QR's 2 N k^2, or 4 N k^2 where
+    it is Householder's. On CPUs LAPACK is faster for N near 128 with one BLAS thread than with several
     (OPENBLAS_NUM_THREADS=1). Memory: N k, whatever T; "chunked" needs that for each chunk.
 
     Standard errors are those of batch means over B = 10 consecutive stretches. 95 % intervals cover as they should from
@@ -132,6 +133,10 @@ def lyapunov_spectrum(
     qr_every = 1 the Jacobian is then singular and the growth -inf. In float32, or after several steps, it may only have
     shrunk beyond what the arithmetic resolves (13 nats in float32), and the exponent is NaN.
 
+    Under `jax.vmap` every member of an ensemble waits for the slowest "auto" interval, and the determinant check of a
+    full spectrum then runs at every block: a fixed interval is faster there. Reverse-mode derivatives are NaN where a
+    Jacobian is exactly singular and k = N.
+
     Args:
         system: the network; `jax.vmap` for an ensemble of systems, inputs or keys.
         inputs: [T, F], including both transients; or a function of the step, t -> [F]; or None for an undriven run.
@@ -139,16 +144,17 @@ def lyapunov_spectrum(
         k: number of exponents, 1 ... N (default: N).
         qr_every: steps between orthonormalisations. Exact while well below ln(1/u) / (lambda_1 - lambda_k), 36 nats
             over the spread in float64, 16 in float32; beyond it the smallest exponents are NaN. "auto" chooses each
-            interval from the spread that the one before had, and does again, with half the steps, what cost more than
-            half of the digits; it has no reverse-mode derivative.
+            interval from the spreads before it, and does again, with half the steps, what cost more than 70 % of the
+            digits; it has no reverse-mode derivative.
         transient: steps of the state thrown away first.
         tangent_transient: steps, after those, whose growth is thrown away while the tangent frame aligns.
         key: of the random orthonormal frame to start from (default: `jax.random.key(0)`).
         resume_from: an earlier result whose run goes on: from its state, frame and step, its growth counted in. Inputs
             are those that follow, `steps` counts them, and a function of the step is asked for the steps that follow.
         method: "sequential"; or "chunked", which runs all chunks of the trajectory at once and sweeps over them until
-            their frames fit (see `chunks`): the same answer, many times faster on accelerators, slower on CPUs. It
-            has no reverse-mode derivative.
+            their frames fit (see `chunks`): the same answer, meant for accelerators, slower on CPUs. Where the network
+            is chaotic its states part from those of the other method by rounding, as between any two programs, and
+            exponents agree within their errors. It has no reverse-mode derivative.
         chunk: steps of each chunk (default: the steps over 64, and at least 64).
         max_sweeps: sweeps after the first, at most.
         tolerance: change of the exponents between two sweeps, nats per step, at which to stop. Where `max_sweeps` did
@@ -173,7 +179,8 @@ def lyapunov_spectrum(
     steps = drive.steps - alignment.steps
     interval = _interval(qr_every, steps)
     sweeps = None if method == "sequential" else _sweeps(method, steps, chunk, max_sweeps, tolerance)
-    return _spectrum(system, drive, key, resume_from, _Options(alignment, interval, sweeps))
+    measured = _run(system, drive, key, _place_of(resume_from), _Options(alignment, interval, sweeps))
+    return _spectrum(measured, resume_from)
 
 
 class _Options(NamedTuple):
@@ -211,14 +218,25 @@ def _check_resumable(system: DrivenSystem, earlier: LyapunovSpectrum, alignment:
         )
 
 
-@partial(jax.jit, static_argnames="options")
-def _spectrum(
-    system: DrivenSystem, drive: Drive, key: Array | None, earlier: LyapunovSpectrum | None, options: _Options
-) -> LyapunovSpectrum:
+def _place_of(earlier: LyapunovSpectrum | None) -> Flow | None:
+    """Return where an earlier run ended; that is all that the compiled loop is told, and it has always one shape."""
     if earlier is None:
-        flow = _aligned(system, drive, key, options)
-    else:
-        flow = Flow(earlier.final_step, earlier.final_state, earlier.final_tangents.T, earlier.first_nonfinite_step)
+        return None
+    return Flow(earlier.final_step, earlier.final_state, earlier.final_tangents.T, earlier.first_nonfinite_step)
+
+
+class _Measured(NamedTuple):
+    """The growth of one run in one or two parts, where it ended, and the certificate of its sweeps."""
+
+    parts: tuple[Growth, ...]
+    flow: Flow
+    change: Array
+    sweeps: Array
+
+
+@partial(jax.jit, static_argnames="options")
+def _run(system: DrivenSystem, drive: Drive, key: Array | None, place: Flow | None, options: _Options) -> _Measured:
+    flow = _aligned(system, drive, key, options) if place is None else place
     steps = drive.steps - options.alignment.steps
     change, sweeps = jnp.zeros((), flow.state.dtype), jnp.int32(0)
     parts = []
@@ -232,7 +250,7 @@ def _spectrum(
     if steps:
         part, flow = grow(system, drive, flow, steps=steps, interval=options.interval)
         parts.append(part)
-    return _finalise(parts, flow, earlier, change, sweeps)
+    return _Measured(tuple(parts), flow, change, sweeps)
 
 
 def _aligned(system: DrivenSystem, drive: Drive, key: Array | None, options: _Options) -> Flow:
@@ -250,13 +268,15 @@ def _align(spread: Array, before: Flow, after: Flow) -> tuple[Array, Flow]:
     return reframed.spread, after.with_frame(reframed.frame, jnp.all(jnp.isfinite(reframed.frame)))
 
 
-def _finalise(
-    parts: list[Growth], flow: Flow, earlier: LyapunovSpectrum | None, change: Array, sweeps: Array
-) -> LyapunovSpectrum:
-    dtype = flow.state.dtype
-    sums = jnp.concatenate(([] if earlier is None else [earlier.growth]) + [part.sums.total for part in parts])
-    steps = jnp.concatenate(([] if earlier is None else [earlier.growth_steps]) + [part.steps for part in parts])
-    blocks = jnp.sum(jnp.stack([part.blocks for part in parts])).astype(dtype)
+@jax.jit
+def _spectrum(measured: _Measured, earlier: LyapunovSpectrum | None) -> LyapunovSpectrum:
+    parts, flow, change, sweeps = measured
+    sums = jnp.concatenate([part.sums.total for part in parts])
+    steps = jnp.concatenate([part.steps for part in parts])
+    if earlier is not None:
+        sums = jnp.concatenate([_merged(earlier.growth), sums])
+        steps = jnp.concatenate([_merged(earlier.growth_steps), steps])
+    blocks = jnp.sum(jnp.stack([part.blocks for part in parts])).astype(sums.dtype)
     spread = jnp.max(jnp.stack([part.largest_spread for part in parts]))
     residual = jnp.max(jnp.stack([part.log_det_residual for part in parts]))
     if earlier is not None:
@@ -283,3 +303,11 @@ def _finalise(
         final_state=flow.state,
         final_tangents=flow.tangents.T,
     )
+
+
+def _merged(stretches: Array) -> Array:
+    """Add neighbours while there are more than `STRETCHES`, so that a result does not grow with every resumption."""
+    while len(stretches) > STRETCHES:
+        stretches = jnp.pad(stretches, ((0, len(stretches) % 2), *((0, 0),) * (stretches.ndim - 1)))
+        stretches = stretches[0::2] + stretches[1::2]
+    return stretches

@@ -135,10 +135,11 @@ def _measure(system: DrivenSystem, drive: Drive, transient: int) -> TrajectoryDi
     whole = flow.first_nonfinite_step < 0
     stretches = jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.nan), stretches)
     run, standard_error, bias = _jackknife(stretches)
+    unknown = jnp.where(steps > 2, 0.0, jnp.nan)  # of two states, one left out leaves one, which has no dimension
     return TrajectoryDimension(
         dimension=run.dimension,
-        standard_error=standard_error if steps > 2 else jnp.full_like(standard_error, jnp.nan),
-        bias=bias,
+        standard_error=standard_error + unknown.astype(standard_error.dtype),
+        bias=bias + unknown.astype(bias.dtype),
         mean=run.mean,
         covariance=run.scatter / (steps - 1),
         first_nonfinite_step=flow.first_nonfinite_step,
