@@ -263,13 +263,6 @@ def test_gain_can_be_swept_by_vmap():
         np.testing.assert_allclose(exponents, spectrum(gain), atol=1e-10)
 
 
-def test_batch_of_sequences_by_vmap():
-    system = DrivenSystem.from_cell(elman())
-    sequences = jnp.stack([noise(60, seed=seed) for seed in (1, 2)])
-    together = jax.vmap(lambda inputs: lyapunov_spectrum(system, inputs).exponents)(sequences)
-    np.testing.assert_allclose(together[1], lyapunov_spectrum(system, sequences[1]).exponents, atol=1e-12)
-
-
 @pytest.mark.parametrize("k", [2, 5])
 def test_differentiable_through_the_qr(k):
     """d lambda_1 / d gain of a linear orthogonal network is 1 / gain."""

@@ -95,7 +95,7 @@ def test_a_state_that_overflows_is_recorded(measure):
 
 
 @EVERY
-@pytest.mark.parametrize("step", [0, 7])
+@pytest.mark.parametrize("step", [7])
 def test_inputs_that_are_nan_are_recorded(measure, step):
     system, inputs = DrivenSystem.from_cell(any_cell("GRUCell", hidden=3)), noise(STEPS, 2).at[step, 1].set(jnp.nan)
     result = measure(system, inputs, **options_of(measure))
