@@ -1,18 +1,17 @@
 """Lyapunov spectra of random tanh networks, beside peers and beside the linear algebra that none can do without.
 
-`python -m benchmarks.lyapunov_spectrum`, 6 minutes on two cores, with one BLAS thread: two make all of them slower at
-N = 128 but the matmuls. Peers: lyapax, chaotax (both push tangents and QR
-at every step by default), and the plain loop that most scripts are: a Jacobian by `jacfwd`, a product, a QR. The floor
-is a bare matmul and LAPACK's QR of the same shapes in the same loop. Compile time is apart. The larger the interval
-between QRs the cheaper and the less exact; the error is the root mean square over the exponents against those of a run
-ten times as long, and for intervals of ours also the largest change against a QR at every step of the same states.
+`python -m benchmarks.lyapunov_spectrum`, 5 minutes on two cores, with one BLAS thread: two make all of them slower at
+N = 128 but the matmuls. Peers: lyapax, and the plain loop that most scripts are: a Jacobian by `jacfwd`, a product, a
+QR (chaotax 0.0.1 cannot be compiled as a whole: it asks for the number of states as an array). The floor is a bare
+matmul and LAPACK's QR of the same shapes in the same loop. Compile time is apart. The larger the interval between QRs
+the cheaper and the less exact; the error is the root mean square over the exponents against those of a run ten times as
+long, and for intervals of ours also the largest change against a QR at every step of the same states.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import chaotax  # pyright: ignore[reportMissingImports] - of the extra `bench`
 import jax
 import jax.numpy as jnp
 import lyapax  # pyright: ignore[reportMissingImports] - of the extra `bench`
@@ -85,16 +84,11 @@ def competitors(system: DrivenSystem, k: int, steps: int) -> dict[str, Callable[
     def by_lyapax(every: int) -> Callable[[Array], Array]:
         return lambda state: lyapax.lyapunov_spectrum(step, state, 1.0, steps, k=k, renorm_every=every).exponents
 
-    def by_chaotax(state: Array) -> Array:
-        options = {"rollout_steps": steps, "warmup_steps": 0, "discard_steps": 0, "num_exponents": k}
-        return chaotax.lyapunov_spectrum(step, **options)(state, key=jax.random.key(0))
-
     def ours(every: int | str) -> Array:
         return lyapunov_spectrum(system, steps=steps, k=k, qr_every=every).exponents
 
     frame, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (len(state), k)))
     peers = {f"lyapax, QR every {every}": by_lyapax(every) for every in INTERVALS if every != "auto"}
-    peers["chaotax"] = by_chaotax
     peers["jacfwd and QR"] = partial(_by_dense_jacobians, weights, frame, steps)
     return {
         **{f"ours, QR every {every}": partial(ours, every) for every in INTERVALS},
