@@ -157,7 +157,8 @@ def test_single_precision(measured):
     assert transient_growth[0] < 0
     assert np.diff(transient_growth).max() < np.log(1e-7)  # what is left of the frames that they started from
     single = measure_all(DrivenSystem.from_cell(STABLE, dtype=jnp.float32), INPUTS)
-    one_step = 6e-6  # K u exp(spread): six vectors, u = 6e-8, and the 3 nats that exponents lie apart
+    exponents = expected["spectrum"].exponents
+    one_step = SIZE * jnp.finfo(jnp.float32).eps / 2 * np.exp(exponents[0] - exponents[-1])  # K u exp(mean spread)
     for name, values, tolerance in [
         ("spectrum", "exponents", one_step),
         ("chosen intervals", "exponents", 1e-4),

@@ -45,9 +45,9 @@ def reframe(tangents: Array, expected_spread: Array) -> Reframed:
     """Factor tangents as R^T Q, by the cheapest of two ways that is safe.
 
     The fast way is a Gram-Schmidt of panels, each factored by Cholesky (Stathopoulos and Wu, SIAM J. Sci. Comput. 23,
-    2002): nearly all matmuls, and three times faster than LAPACK's Householder QR. Its loss of orthogonality grows with
-    the spread, and is measured; Householder is for what the fast way cannot factor, and is what derivatives are taken
-    of.
+    2002): nearly all matmuls, and two to three times faster than LAPACK's Householder QR. Its loss of orthogonality
+    grows with the spread, and is measured; Householder is for what the fast way cannot factor, and is what derivatives
+    are taken of.
 
     Args:
         tangents: [K, N], tangent vectors as rows.
