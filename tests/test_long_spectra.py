@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from networks import elman, linear_system, lstm, noise
 
-from rnn_dynamics.dynamics import DrivenSystem, lyapunov_spectrum
+from rnn_dynamics.dynamics import Chunked, DrivenSystem, lyapunov_spectrum
 from rnn_dynamics.dynamics.frames import resolved_spread
 
 STEPS = 600
@@ -157,7 +157,7 @@ def test_a_long_stretch_leaves_its_error_to_the_others(chaotic):
 @pytest.fixture(scope="module")
 def chunked(chaotic):
     system, inputs, _ = chaotic
-    return lyapunov_spectrum(system, inputs, method="chunked", chunk=110, max_sweeps=6, tolerance=0.0)
+    return lyapunov_spectrum(system, inputs, method=Chunked(110, max_sweeps=6, tolerance=0.0))
 
 
 def test_as_many_sweeps_as_chunks_are_the_sequential_run(chaotic, chunked):
@@ -178,7 +178,7 @@ def test_the_sum_is_exact_at_every_sweep_and_the_certificate_bounds_the_error(ch
     system, inputs, spectrum = chaotic
     errors, residuals = [], []
     for sweeps in (0, 1, 2):
-        result = lyapunov_spectrum(system, inputs, method="chunked", chunk=100, max_sweeps=sweeps, tolerance=0.0)
+        result = lyapunov_spectrum(system, inputs, method=Chunked(100, max_sweeps=sweeps, tolerance=0.0))
         assert float(jnp.sum(result.exponents)) == pytest.approx(float(jnp.sum(spectrum.exponents)), abs=1e-12)
         errors.append(float(jnp.max(jnp.abs(result.exponents - spectrum.exponents))))
         residuals.append(float(result.sweep_residual))
@@ -191,7 +191,7 @@ def test_the_sum_is_exact_at_every_sweep_and_the_certificate_bounds_the_error(ch
 def test_chunks_of_an_lstm_stop_when_they_fit():
     system, inputs = DrivenSystem.from_cell(lstm(hidden=4, gain=2.0)), noise(960)
     sequential = lyapunov_spectrum(system, inputs, k=3, transient=100, tangent_transient=60)
-    chunked = lyapunov_spectrum(system, inputs, k=3, transient=100, tangent_transient=60, method="chunked", chunk=80)
+    chunked = lyapunov_spectrum(system, inputs, k=3, transient=100, tangent_transient=60, method=Chunked(80))
     assert 1 <= int(chunked.sweeps) < 10
     assert chunked.sweep_residual <= 1e-6
     np.testing.assert_allclose(chunked.exponents, sequential.exponents, atol=1e-5)
@@ -200,14 +200,14 @@ def test_chunks_of_an_lstm_stop_when_they_fit():
 def test_chunks_fit_although_one_exponent_is_not_known():
     """Behind a singular Jacobian, three steps between QRs leave an exponent NaN, and the others may well fit."""
     matrix = np.diag([0.9, 0.5, 0.0]) + np.triu(np.full((3, 3), 0.2), 1)
-    result = lyapunov_spectrum(linear_system(matrix), steps=600, qr_every=3, method="chunked", chunk=60)
+    result = lyapunov_spectrum(linear_system(matrix), steps=600, qr_every=3, method=Chunked(60))
     np.testing.assert_array_equal(np.isnan(result.exponents), [False, False, True])
     assert result.sweep_residual <= 1e-6
     assert int(result.sweeps) < 5
 
 
 def test_one_chunk_is_swept_once():
-    result = lyapunov_spectrum(linear_system(0.5 * np.eye(2)), steps=30, method="chunked", chunk=30)
+    result = lyapunov_spectrum(linear_system(0.5 * np.eye(2)), steps=30, method=Chunked(30))
     assert (int(result.sweeps), float(result.sweep_residual)) == (0, 0.0)
 
 
@@ -216,7 +216,7 @@ def test_chunks_of_a_state_that_overflows():
         return carry**2
 
     system = DrivenSystem.from_step(squared, jnp.float64(0), jnp.array([10.0, 1.0]))
-    result = lyapunov_spectrum(system, steps=20, method="chunked", chunk=4)
+    result = lyapunov_spectrum(system, steps=20, method=Chunked(4))
     assert int(result.first_nonfinite_step) == 8
     assert np.all(np.isnan(result.exponents))
 
@@ -225,11 +225,11 @@ def test_chunks_of_a_state_that_overflows():
     ("options", "sentence"),
     [
         ({"qr_every": "often"}, "qr_every must be a whole number >= 1 or \"auto\", got 'often'"),
-        ({"method": "parallel"}, "method must be one of sequential, chunked, got 'parallel'"),
-        ({"method": "chunked", "chunk": 11}, "chunk must be between 1 and the 10 steps to measure, got 11"),
-        ({"method": "chunked", "chunk": 0}, "chunk must be a whole number >= 1, got 0"),
-        ({"method": "chunked", "max_sweeps": -1}, "max_sweeps must be a whole number >= 0, got -1"),
-        ({"method": "chunked", "tolerance": -1.0}, "tolerance must be a number >= 0, in nats per step, got -1.0"),
+        ({"method": "parallel"}, "method must be one of sequential, chunked or a Chunked, got 'parallel'"),
+        ({"method": Chunked(chunk=11)}, "chunk must be between 1 and the 10 steps to measure, got 11"),
+        ({"method": Chunked(chunk=0)}, "chunk must be a whole number >= 1, got 0"),
+        ({"method": Chunked(max_sweeps=-1)}, "max_sweeps must be a whole number >= 0, got -1"),
+        ({"method": Chunked(tolerance=-1.0)}, "tolerance must be a number >= 0, in nats per step, got -1.0"),
     ],
 )
 def test_bad_options_get_one_sentence(options, sentence):

@@ -13,6 +13,7 @@ from networks import any_cell, dense_jacobians, noise
 
 from rnn_dynamics.cells import CELLS
 from rnn_dynamics.dynamics import (
+    Chunked,
     DrivenSystem,
     covariant_lyapunov_vectors,
     finite_time_exponents,
@@ -68,7 +69,7 @@ def measure_all(system, inputs):
     return {
         "spectrum": spectrum(),
         "chosen intervals": spectrum(qr_every="auto"),
-        "chunks": spectrum(method="chunked", chunk=STEPS // CHUNKS, max_sweeps=CHUNKS, tolerance=0.0),
+        "chunks": spectrum(method=Chunked(STEPS // CHUNKS, max_sweeps=CHUNKS, tolerance=0.0)),
         "windows": finite_time_exponents(system, inputs, window=STEPS // CHUNKS, tangent_transient=ALIGNED),
         "vectors": covariant_lyapunov_vectors(system, inputs, tangent_transient=ALIGNED, backward_transient=BACK),
         "product": jacobian_product(system, inputs, horizons=HORIZONS, transient=ALIGNED),

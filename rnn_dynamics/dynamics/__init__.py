@@ -1,6 +1,7 @@
 """What products of state Jacobians do: one file per measured quantity, all driven by the loop in `trajectories`."""
 
 from rnn_dynamics.dynamics.attractor_dimension import Estimate, entropy_rate, kaplan_yorke_dimension
+from rnn_dynamics.dynamics.chunks import Chunked
 from rnn_dynamics.dynamics.covariant_vectors import CovariantLyapunovVectors, covariant_lyapunov_vectors
 from rnn_dynamics.dynamics.finite_time_exponents import FiniteTimeExponents, finite_time_exponents
 from rnn_dynamics.dynamics.fixed_points import FixedPoints, LinearisedPoints, fixed_points
@@ -26,6 +27,7 @@ from rnn_dynamics.dynamics.truncated_gradients import (
 )
 
 __all__ = [
+    "Chunked",
     "CovariantLyapunovVectors",
     "DrivenSystem",
     "Estimate",

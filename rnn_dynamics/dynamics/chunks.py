@@ -15,21 +15,40 @@ from jax import Array
 
 from rnn_dynamics.dynamics.growth import Growth, Interval, grow
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import Drive, Flow, advance_by
+from rnn_dynamics.dynamics.trajectories import Drive, Flow, advance_by, whole_number
 
 
-class Sweeps(NamedTuple):
-    """How a run is cut and when it is accepted.
+class Chunked(NamedTuple):
+    """How a run is cut into chunks, and when it is accepted.
 
     Attributes:
-        chunk: steps of each chunk.
-        most: sweeps at most, after the first.
+        chunk: steps of each chunk (default: those to measure over 64, and at least 64).
+        max_sweeps: sweeps after the first, at most.
         tolerance: nats per step, the change of the exponents between two sweeps at which to stop.
     """
 
-    chunk: int
-    most: int
-    tolerance: float
+    chunk: int | None = None
+    max_sweeps: int = 20
+    tolerance: float = 1e-6
+
+    @property
+    def length(self) -> int:
+        """Steps of each chunk, once that is `checked`."""
+        assert self.chunk is not None
+        return self.chunk
+
+    def checked(self, steps: int) -> "Chunked":
+        """Fit the chunks into a number of steps.
+
+        Raises:
+            ValueError: a chunk below 1 or longer than the steps, max_sweeps or tolerance below 0.
+        """
+        chunk = min(max(steps // 64, 64), steps) if self.chunk is None else whole_number("chunk", self.chunk, least=1)
+        if chunk > steps:
+            raise ValueError(f"chunk must be between 1 and the {steps} steps to measure, got {chunk}")
+        if not self.tolerance >= 0:
+            raise ValueError(f"tolerance must be a number >= 0, in nats per step, got {self.tolerance!r}")
+        return Chunked(chunk, whole_number("max_sweeps", self.max_sweeps, least=0), float(self.tolerance))
 
 
 class _Swept(NamedTuple):
@@ -43,7 +62,7 @@ class _Swept(NamedTuple):
 
 
 def grow_in_chunks(
-    system: DrivenSystem, drive: Drive, flow: Flow, *, steps: int, interval: Interval, sweeps: Sweeps
+    system: DrivenSystem, drive: Drive, flow: Flow, *, chunks: int, interval: Interval, method: Chunked
 ) -> tuple[Growth, Flow, Array, Array]:
     """Run with a frame and sum its growth, as `growth.grow` does.
 
@@ -51,25 +70,25 @@ def grow_in_chunks(
         system: the network.
         drive: its inputs.
         flow: where to start, with an orthonormal frame.
-        steps: a multiple of the chunk.
+        chunks: how many to run.
         interval: between orthonormalisations.
-        sweeps: how to cut and when to stop.
+        method: how long they are, checked, and when to stop.
 
     Returns:
         The growth, with the stretches of all chunks in order of time; the flow at the end; the change that the last
         sweep made, nats per step; and the number of sweeps after the first.
     """
-    chunks = steps // sweeps.chunk
+    length = method.length
 
     def next_chunk(flow: Flow, _: None) -> tuple[Flow, Flow]:
-        return advance_by(system, drive, flow, sweeps.chunk), flow
+        return advance_by(system, drive, flow, length), flow
 
     bare = dataclasses.replace(flow, tangents=flow.tangents[:0])
     starts = jax.lax.scan(next_chunk, bare, None, length=chunks)[1]
 
     def run(frame: Array, start: Flow) -> tuple[Growth, Flow]:
         start = dataclasses.replace(start, tangents=frame)
-        return grow(system, drive, start, steps=sweeps.chunk, interval=interval)
+        return grow(system, drive, start, steps=length, interval=interval)
 
     def sweep(frames: Array) -> tuple[Array, Growth, Flow]:
         growth, flows = jax.vmap(run)(frames, starts)
@@ -79,12 +98,12 @@ def grow_in_chunks(
         frames, growth, flows = sweep(swept.frames)
         before, after = _total(swept.growth), _total(growth)
         same = (before == after) | (jnp.isnan(before) & jnp.isnan(after))  # -inf may stay -inf, and NaN NaN
-        change = jnp.max(jnp.where(same, 0.0, jnp.abs(before - after))) / steps
+        change = jnp.max(jnp.where(same, 0.0, jnp.abs(before - after))) / (chunks * length)
         return _Swept(frames, growth, flows, change, swept.sweeps + 1)
 
     def unfinished(swept: _Swept) -> Array:
         # Not `change > tolerance`: growth that is not finite must not look like a run that has converged at once.
-        return ~(swept.change <= sweeps.tolerance) & (swept.sweeps < min(sweeps.most, chunks))
+        return ~(swept.change <= method.tolerance) & (swept.sweeps < min(method.max_sweeps, chunks))
 
     first = sweep(jnp.broadcast_to(flow.tangents, (chunks, *flow.tangents.shape)))
     unknown = jnp.full((), jnp.inf if chunks > 1 else 0.0, flow.state.dtype)

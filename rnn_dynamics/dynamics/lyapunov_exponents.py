@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from rnn_dynamics.dynamics.aligned_frames import Alignment, settle
 from rnn_dynamics.dynamics.batch_means import BATCHES, mean_of_stretches
-from rnn_dynamics.dynamics.chunks import Sweeps, grow_in_chunks
+from rnn_dynamics.dynamics.chunks import Chunked, grow_in_chunks
 from rnn_dynamics.dynamics.frames import householder, reframe
 from rnn_dynamics.dynamics.growth import LONGEST_INTERVAL, STRETCHES, Growth, Interval, grow
 from rnn_dynamics.dynamics.system import DrivenSystem
@@ -107,10 +107,7 @@ def lyapunov_spectrum(
     tangent_transient: int = 0,
     key: Array | None = None,
     resume_from: LyapunovSpectrum | None = None,
-    method: str = "sequential",
-    chunk: int | None = None,
-    max_sweeps: int = 20,
-    tolerance: float = 1e-6,
+    method: str | Chunked = "sequential",
 ) -> LyapunovSpectrum:
     r"""Measure the leading k Lyapunov exponents of a network along one driven trajectory.
 
@@ -151,14 +148,11 @@ def lyapunov_spectrum(
         key: of the random orthonormal frame to start from (default: `jax.random.key(0)`).
         resume_from: an earlier result whose run goes on: from its state, frame and step, its growth counted in. Inputs
             are those that follow, `steps` counts them, and a function of the step is asked for the steps that follow.
-        method: "sequential"; or "chunked", which runs all chunks of the trajectory at once and sweeps over them until
-            their frames fit (see `chunks`): the same answer, meant for accelerators, slower on CPUs. Where the network
-            is chaotic its states part from those of the other method by rounding, as between any two programs, and
-            exponents agree within their errors. It has no reverse-mode derivative.
-        chunk: steps of each chunk (default: the steps over 64, and at least 64).
-        max_sweeps: sweeps after the first, at most.
-        tolerance: change of the exponents between two sweeps, nats per step, at which to stop. Where `max_sweeps` did
-            not get there, `sweep_residual` is above it.
+        method: "sequential"; or "chunked", or a `Chunked` that says how, which runs all chunks of the trajectory at
+            once and sweeps over them until their frames fit: the same answer, meant for accelerators, slower on CPUs.
+            Where the network is chaotic its states part from those of the other method by rounding, as between any two
+            programs, and exponents agree within their errors. Where the sweeps did not reach the tolerance,
+            `sweep_residual` is above it. It has no reverse-mode derivative.
 
     Returns:
         The spectrum, exponents in nats per step, largest first.
@@ -178,15 +172,15 @@ def lyapunov_spectrum(
         _check_resumable(system, resume_from, alignment)
     steps = drive.steps - alignment.steps
     interval = _interval(qr_every, steps)
-    sweeps = None if method == "sequential" else _sweeps(method, steps, chunk, max_sweeps, tolerance)
-    measured = _run(system, drive, key, _place_of(resume_from), _Options(alignment, interval, sweeps))
+    options = _Options(alignment, interval, _chunked(method, steps))
+    measured = _run(system, drive, key, _place_of(resume_from), options)
     return _spectrum(measured, resume_from)
 
 
 class _Options(NamedTuple):
     alignment: Alignment
     interval: Interval
-    sweeps: Sweeps | None
+    chunked: Chunked | None
 
 
 def _interval(qr_every: Any, steps: int) -> Interval:
@@ -197,15 +191,12 @@ def _interval(qr_every: Any, steps: int) -> Interval:
     return Interval(whole_number("qr_every", qr_every, least=1), chosen=False)
 
 
-def _sweeps(method: Any, steps: int, chunk: int | None, max_sweeps: int, tolerance: float) -> Sweeps:
+def _chunked(method: Any, steps: int) -> Chunked | None:
+    if isinstance(method, Chunked):
+        return method.checked(steps)
     if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    chunk = min(max(steps // 64, 64), steps) if chunk is None else whole_number("chunk", chunk, least=1)
-    if chunk > steps:
-        raise ValueError(f"chunk must be between 1 and the {steps} steps to measure, got {chunk}")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be a number >= 0, in nats per step, got {tolerance!r}")
-    return Sweeps(chunk, whole_number("max_sweeps", max_sweeps, least=0), float(tolerance))
+        raise ValueError(f"method must be one of {', '.join(METHODS)} or a Chunked, got {method!r}")
+    return None if method == "sequential" else Chunked().checked(steps)
 
 
 def _check_resumable(system: DrivenSystem, earlier: LyapunovSpectrum, alignment: Alignment) -> None:
@@ -240,13 +231,12 @@ def _run(system: DrivenSystem, drive: Drive, key: Array | None, place: Flow | No
     steps = drive.steps - options.alignment.steps
     change, sweeps = jnp.zeros((), flow.state.dtype), jnp.int32(0)
     parts = []
-    if options.sweeps is not None:
-        in_chunks = steps - steps % options.sweeps.chunk
+    if options.chunked is not None:
+        chunks, steps = divmod(steps, options.chunked.length)
         part, flow, change, sweeps = grow_in_chunks(
-            system, drive, flow, steps=in_chunks, interval=options.interval, sweeps=options.sweeps
+            system, drive, flow, chunks=chunks, interval=options.interval, method=options.chunked
         )
         parts.append(part)
-        steps -= in_chunks
     if steps:
         part, flow = grow(system, drive, flow, steps=steps, interval=options.interval)
         parts.append(part)
