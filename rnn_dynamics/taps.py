@@ -222,7 +222,12 @@ def cotangent_norm(cotangent: State) -> Array:
     The largest entry is taken out first, so that squares neither underflow nor overflow: a norm of 1e-30 is still one
     in float32.
     """
-    flat = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(cotangent)]
+    parts = [
+        part
+        for leaf in jax.tree.leaves(cotangent)
+        for part in ((jnp.real(leaf), jnp.imag(leaf)) if jnp.iscomplexobj(leaf) else (leaf,))
+    ]
+    flat = [part.reshape(part.shape[0], -1) for part in parts]
     dtype = jnp.result_type(jnp.float32, *flat)
     flat = [leaf.astype(dtype) for leaf in flat]
     largest = jax.lax.stop_gradient(reduce(jnp.maximum, [jnp.max(jnp.abs(leaf), axis=1) for leaf in flat]))

@@ -47,7 +47,7 @@ class TwoHalves(Protocol):
 class NamedGates(TwoHalves, Protocol):
     """A cell whose recurrence is gate equations and one state equation.
 
-    `advance(carry, drive)` equals `combine(carry, gates_from_drive(carry, drive))`.
+    With `new = combine(carry, gates_from_drive(carry, drive))`, `advance(carry, drive)` is `(new, output(new))`.
 
     Attributes:
         gate_order: names of all the gates, candidates among them.
@@ -61,8 +61,33 @@ class NamedGates(TwoHalves, Protocol):
         """Return every gate's value [..., H]; a gate that reads another reads it from `given` where it is there."""
         ...
 
-    def combine(self, carry: Carry, gates: Mapping[str, Array]) -> tuple[Carry, Array]:
-        """Make the carry after the step, and the output, from the carry before it and the gates."""
+    def combine(self, carry: Carry, gates: Mapping[str, Array]) -> Carry:
+        """Make the carry after the step from the carry before it and the gates."""
+        ...
+
+    def output(self, carry: Carry) -> Array:
+        """Read the output [..., H] off the carry after a step."""
+        ...
+
+
+@runtime_checkable
+class LinearInState(NamedGates, Protocol):
+    """A cell whose carry, one array [..., H] that may be complex, is `decay * carry + increment` after a step.
+
+    Neither sees the state, so all steps can be composed at once, in a tree.
+    """
+
+    def coefficients(self, drive: Array) -> tuple[Array, Array]:
+        """Return decay and increment [..., H] of the steps with this drive [..., D]."""
+        ...
+
+
+@runtime_checkable
+class Evaluable(Protocol):
+    """A cell whose weights may be functions of its parameters, such as a rotation made from a skew matrix."""
+
+    def evaluated(self) -> Any:
+        """Return the cell with what depends on parameters alone computed, to be used at many steps."""
         ...
 
 

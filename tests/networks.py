@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rnn_dynamics.cells import CELLS, ElmanCell, LSTMCell
+from rnn_dynamics.cells import CELLS, ElmanCell, LSTMCell, PackedCell
 from rnn_dynamics.cells.initializers import gaussian
 from rnn_dynamics.dynamics import DrivenSystem, jacobian, trajectory
 
@@ -26,14 +26,16 @@ def lstm(hidden=8, features=1, gain=5.0, seed=0, dtype=jnp.float64, **options):
 
 
 def any_cell(name, hidden=6, features=2, gain=1.5, seed=0, dtype=jnp.float64):
-    return CELLS[name](
-        features,
-        hidden,
-        recurrent_kernel_init=gaussian(gain),
-        bias_init=jax.nn.initializers.normal(0.3),
-        param_dtype=dtype,
-        rngs=nnx.Rngs(seed),
-    )
+    """A cell of that name, its biases drawn too; of a cell that takes no kernels, all that it has."""
+    options = {}
+    if issubclass(CELLS[name], PackedCell):
+        options["recurrent_kernel_init"] = gaussian(gain)
+    cell = CELLS[name](features, hidden, param_dtype=dtype, rngs=nnx.Rngs(seed), **options)
+    for number, (_, parameter) in enumerate(nnx.to_flat_state(nnx.state(cell, nnx.Param))):
+        if parameter.ndim == 1 or not options:
+            key = jax.random.fold_in(jax.random.key(seed), number)
+            parameter[...] += 0.3 * jax.random.normal(key, parameter.shape, dtype)
+    return cell
 
 
 def noise(steps, features=1, scale=0.5, seed=1):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cells_by_hand import BY_HAND
 from flax import nnx
 from networks import any_cell, dense_jacobians, elman, lstm, noise
 
@@ -11,38 +12,6 @@ from rnn_dynamics.cells import CELLS, ElmanCell, GRUCell, LSTMCell, find_cell
 from rnn_dynamics.cells.activations import ACTIVATIONS, find_activation
 from rnn_dynamics.cells.initializers import RECURRENT_INITIALIZERS, gaussian, identity, orthogonal
 from rnn_dynamics.dynamics import DrivenSystem, jacobian
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def blocks(cell, count):
-    """Each gate's W_x [F, H], W_h [H, H], b [H], as float64 NumPy."""
-    parameters = (cell.kernel[...], cell.recurrent_kernel[...], cell.bias[...])
-    return zip(*[np.split(np.asarray(p, np.float64), count, axis=-1) for p in parameters], strict=True)
-
-
-def elman_by_hand(cell, carry, x):
-    ((wx, wh, b),) = blocks(cell, 1)
-    return np.tanh(x @ wx + carry @ wh + b)
-
-
-def lstm_by_hand(cell, carry, x):
-    c, h = carry
-    i, f, g, o = [x @ wx + h @ wh + b for wx, wh, b in blocks(cell, 4)]
-    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-    return c, sigmoid(o) * np.tanh(c)
-
-
-def gru_by_hand(cell, carry, x):
-    (rx, rh, rb), (zx, zh, zb), (nx, nh, nb) = blocks(cell, 3)
-    r, z = sigmoid(x @ rx + carry @ rh + rb), sigmoid(x @ zx + carry @ zh + zb)
-    n = np.tanh(x @ nx + nb + r * (carry @ nh + np.asarray(cell.recurrent_bias[...])))
-    return (1 - z) * n + z * carry
-
-
-BY_HAND = {"ElmanCell": elman_by_hand, "LSTMCell": lstm_by_hand, "GRUCell": gru_by_hand}
 
 
 def random_carry(cell, batch=3, seed=5):

@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 from rnn_dynamics.cells.activations import find_activation
-from rnn_dynamics.cells.base import Cell
+from rnn_dynamics.cells.base import Cell, PackedCell
 from rnn_dynamics.cells.elman import ElmanCell
 from rnn_dynamics.cells.gru import GRUCell
 from rnn_dynamics.cells.lstm import LSTMCell
@@ -77,4 +77,14 @@ def make_cell(name: str, in_features: int, hidden_features: int, **options: Any)
     return cell(in_features, hidden_features, **named_options, **options)
 
 
-__all__ = ["CELLS", "Cell", "ElmanCell", "GRUCell", "LSTMCell", "find_cell", "make_cell", "parse_cell_name"]
+__all__ = [
+    "CELLS",
+    "Cell",
+    "ElmanCell",
+    "GRUCell",
+    "LSTMCell",
+    "PackedCell",
+    "find_cell",
+    "make_cell",
+    "parse_cell_name",
+]

@@ -1,19 +1,17 @@
 """The gated recurrent unit, in the form of cuDNN, torch and Flax."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.nnx import rnglib
 from jax import Array
 
-from rnn_dynamics.cells.base import DEFAULT_KERNEL_INIT, DEFAULT_RECURRENT_KERNEL_INIT, NONE_GIVEN, Cell, zeros
-from rnn_dynamics.types import Initializer
+from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions, zeros
 
 
-class GRUCell(Cell):
+class GRUCell(PackedCell):
     r"""GRU with the reset gate after the matmul (Cho et al. 2014, in the form of Chetlur et al. 2014, cuDNN).
 
     .. math::
@@ -26,12 +24,7 @@ class GRUCell(Cell):
         in_features: F.
         hidden_features: H.
         update_bias: added to b_z at initialisation; large values keep the state (cf. the LSTM's forget bias).
-        kernel_init: initialiser of the three W_x side by side, [F, 3H].
-        recurrent_kernel_init: initialiser of the three W_h side by side, [H, 3H].
-        bias_init: initialiser of b_r, b_z, b_n, [3H], and of b_hn, [H].
-        dtype: of the computation (default: param_dtype).
-        param_dtype: of the parameters.
-        rngs: keys for the initialisers.
+        **options: initialisers, dtypes and keys, see `PackedCell`.
 
     Raises:
         ValueError: a size below 1.
@@ -45,26 +38,12 @@ class GRUCell(Cell):
         hidden_features: int,
         *,
         update_bias: float | Array = 0.0,
-        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
-        recurrent_kernel_init: Initializer = DEFAULT_RECURRENT_KERNEL_INIT,
-        bias_init: Initializer = zeros,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        rngs: rnglib.Rngs,
+        **options: Unpack[PackedOptions],
     ):
-        super().__init__(
-            in_features,
-            hidden_features,
-            kernel_init=kernel_init,
-            recurrent_kernel_init=recurrent_kernel_init,
-            bias_init=bias_init,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
-        update = slice(hidden_features, 2 * hidden_features)
-        self.bias[...] = self.bias[...].at[update].add(jnp.asarray(update_bias, param_dtype))
-        self.recurrent_bias = nnx.Param(bias_init(rngs.params(), (hidden_features,), param_dtype))
+        super().__init__(in_features, hidden_features, **options)
+        self.add_to_bias("update", update_bias)
+        bias_init = options.get("bias_init", zeros)
+        self.recurrent_bias = nnx.Param(bias_init(options["rngs"].params(), (hidden_features,), self.param_dtype))
 
     def gates_from_drive(self, carry: Array, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:
         """Return the gates r, z, n under their full names, each [..., H]; n reads r."""
@@ -74,10 +53,9 @@ class GRUCell(Cell):
         return {
             "reset": reset,
             "update": jax.nn.sigmoid(x_z + h_z),
-            "candidate": jnp.tanh(x_n + reset * self.add_bias(h_n, self.recurrent_bias[...])),
+            "candidate": jnp.tanh(x_n + reset * (h_n + self.per_unit(self.recurrent_bias, h_n))),
         }
 
-    def combine(self, carry: Array, gates: Mapping[str, Array]) -> tuple[Array, Array]:
-        """Return (h_t, h_t) from h_{t-1} [..., H] and the gates."""
-        h = (1 - gates["update"]) * gates["candidate"] + gates["update"] * carry
-        return h, h
+    def combine(self, carry: Array, gates: Mapping[str, Array]) -> Array:
+        """Return h_t from h_{t-1} [..., H] and the gates."""
+        return (1 - gates["update"]) * gates["candidate"] + gates["update"] * carry

@@ -1,18 +1,16 @@
 """The long short-term memory cell with forget gate."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
-from flax.nnx import rnglib
 from jax import Array
 
-from rnn_dynamics.cells.base import DEFAULT_KERNEL_INIT, DEFAULT_RECURRENT_KERNEL_INIT, NONE_GIVEN, Cell, zeros
-from rnn_dynamics.types import Initializer
+from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions
 
 
-class LSTMCell(Cell):
+class LSTMCell(PackedCell):
     r"""LSTM with forget gate (Hochreiter and Schmidhuber 1997; Gers, Schmidhuber and Cummins 2000).
 
     .. math::
@@ -29,12 +27,7 @@ class LSTMCell(Cell):
         in_features: F.
         hidden_features: H.
         forget_bias: added to b_f at initialisation (Jozefowicz, Zaremba and Sutskever 2015); a number, or one per unit.
-        kernel_init: initialiser of the four W_x side by side, [F, 4H].
-        recurrent_kernel_init: initialiser of the four W_h side by side, [H, 4H].
-        bias_init: initialiser of the four b, [4H].
-        dtype: of the computation (default: param_dtype).
-        param_dtype: of the parameters.
-        rngs: keys for the initialisers.
+        **options: initialisers, dtypes and keys, see `PackedCell`.
 
     Raises:
         ValueError: a size below 1.
@@ -49,25 +42,10 @@ class LSTMCell(Cell):
         hidden_features: int,
         *,
         forget_bias: float | Array = 1.0,
-        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
-        recurrent_kernel_init: Initializer = DEFAULT_RECURRENT_KERNEL_INIT,
-        bias_init: Initializer = zeros,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        rngs: rnglib.Rngs,
+        **options: Unpack[PackedOptions],
     ):
-        super().__init__(
-            in_features,
-            hidden_features,
-            kernel_init=kernel_init,
-            recurrent_kernel_init=recurrent_kernel_init,
-            bias_init=bias_init,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
-        forget = slice(hidden_features, 2 * hidden_features)
-        self.bias[...] = self.bias[...].at[forget].add(jnp.asarray(forget_bias, param_dtype))
+        super().__init__(in_features, hidden_features, **options)
+        self.add_to_bias("forget", forget_bias)
 
     def gates_from_drive(
         self, carry: tuple[Array, Array], drive: Array, given: Mapping[str, Array] = NONE_GIVEN
@@ -82,8 +60,7 @@ class LSTMCell(Cell):
             "output": jax.nn.sigmoid(o),
         }
 
-    def combine(self, carry: tuple[Array, Array], gates: Mapping[str, Array]) -> tuple[tuple[Array, Array], Array]:
-        """Return ((c_t, h_t), h_t) from (c_{t-1}, h_{t-1}) and the gates."""
+    def combine(self, carry: tuple[Array, Array], gates: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Return (c_t, h_t) from (c_{t-1}, h_{t-1}) and the gates."""
         c = gates["forget"] * carry[0] + gates["input"] * gates["candidate"]
-        h = gates["output"] * jnp.tanh(c)
-        return (c, h), h
+        return c, gates["output"] * jnp.tanh(c)

@@ -167,11 +167,11 @@ def _split_step(system: DrivenSystem, state: Array, inputs_t: Array) -> tuple[Ar
     def ends(moving_state: Array) -> Array:
         """Make the step P times, [P, N], each time with the state moving along one path and held along the others."""
         moving = layout.unflatten(moving_state)
-        carries = [cell.combine(moving, gates)[0]]
+        carries = [cell.combine(moving, gates)]
         for name in cell.gate_order:
             others = {other: value for other, value in gates.items() if other != name}
             gate = {name: cell.gates_from_drive(moving, drive, others)[name]}
-            carries.append(cell.combine(carry, cell.gates_from_drive(carry, drive, gate) | gate)[0])
+            carries.append(cell.combine(carry, cell.gates_from_drive(carry, drive, gate) | gate))
         return jnp.stack([layout.flatten(end) for end in carries])
 
     return jax.jacfwd(ends)(state), gates

@@ -10,26 +10,31 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from rnn_dynamics.types import Carry, NamedGates, PyTree, StepFunction
+from rnn_dynamics.types import Carry, Evaluable, NamedGates, PyTree, StepFunction
 
 
 @dataclasses.dataclass(frozen=True)
 class CarryLayout:
     """How a carry lies in the flat state: its leaves one after the other, in pytree order.
 
+    Of a complex leaf all real parts come first, then all imaginary parts: a state has real directions alone.
+
     Attributes:
         structure: the carry's pytree structure.
         shapes: of its leaves.
+        complex_leaves: which of them are complex.
     """
 
     structure: Any
     shapes: tuple[tuple[int, ...], ...]
+    complex_leaves: tuple[bool, ...]
 
     @classmethod
     def of(cls, carry: Carry) -> "CarryLayout":
         """Read the layout off a carry of one network (no batch axis)."""
         leaves, structure = jax.tree.flatten(carry)
-        return cls(structure, tuple(np.shape(leaf) for leaf in leaves))
+        shapes = tuple(np.shape(leaf) for leaf in leaves)
+        return cls(structure, shapes, tuple(bool(jnp.iscomplexobj(leaf)) for leaf in leaves))
 
     def flatten(self, carry: Carry) -> Array:
         """Carry -> state [N].
@@ -40,17 +45,29 @@ class CarryLayout:
         found = CarryLayout.of(carry)
         if found != self:
             raise ValueError(
-                f"the step must return a carry like the one it takes: it takes {self.structure} with shapes "
-                f"{self.shapes}, it returned {found.structure} with shapes {found.shapes}"
+                f"the step must return a carry like the one it takes: it takes {self}, it returned {found}"
             )
-        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(carry)])
+        parts = (
+            part
+            for leaf, is_complex in zip(jax.tree.leaves(carry), self.complex_leaves, strict=True)
+            for part in ((jnp.real(leaf), jnp.imag(leaf)) if is_complex else (leaf,))
+        )
+        return jnp.concatenate([jnp.ravel(part) for part in parts])
 
     def unflatten(self, state: Array) -> Carry:
         """State [N] -> carry."""
-        sizes = [math.prod(shape) for shape in self.shapes]
+        sizes = [math.prod(shape) * (1 + two) for shape, two in zip(self.shapes, self.complex_leaves, strict=True)]
         pieces = jnp.split(state, np.cumsum(sizes)[:-1])
-        leaves = [piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        leaves = [
+            (jax.lax.complex(*jnp.split(piece, 2)) if two else piece).reshape(shape)
+            for piece, shape, two in zip(pieces, self.shapes, self.complex_leaves, strict=True)
+        ]
         return jax.tree.unflatten(self.structure, leaves)
+
+    def __str__(self) -> str:
+        """Say structure and shapes, for messages."""
+        kinds = " (complex)" if any(self.complex_leaves) else ""
+        return f"{self.structure} with shapes {self.shapes}{kinds}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +127,8 @@ class DrivenSystem:
         """
         if not isinstance(cell, nnx.RNNCellBase):
             raise TypeError(f"cell must be an nnx.RNNCellBase, got {type(cell).__name__}; for a function use from_step")
+        if isinstance(cell, Evaluable):
+            cell = cell.evaluated()
         in_features = cell.in_features  # pyright: ignore[reportAttributeAccessIssue]
         own_carry = cell.initialize_carry((in_features,), nnx.Rngs(0))
         carry = own_carry if carry is None else carry
@@ -153,7 +172,7 @@ class DrivenSystem:
         if dtype is not None:
             params, carry = _cast((params, carry), dtype)
         for leaf in jax.tree.leaves(carry):
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
                 raise ValueError(f"carry must hold floating point arrays, got one of dtype {jnp.result_type(leaf)}")
         layout = CarryLayout.of(carry)
         return cls(params, layout.flatten(carry), layout, step, in_features)
@@ -211,12 +230,15 @@ def _check_arrays(name: str, tree: PyTree) -> None:
 
 
 def _dtypes(tree: PyTree) -> str:
-    """Name the dtypes of a tree's arrays: "float32", or "float32 and float64"."""
-    return " and ".join(sorted({str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)}))
+    """Name the dtypes of a tree's arrays, or those of a complex one's parts: "float32", or "float32 and float64"."""
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
+    return " and ".join(sorted({str(jnp.finfo(d).dtype if jnp.issubdtype(d, jnp.inexact) else d) for d in dtypes}))
 
 
 def _cast(tree: PyTree, dtype: Any) -> PyTree:
     def cast(leaf: Any) -> Any:
+        if jnp.iscomplexobj(leaf):
+            return jnp.asarray(leaf, jnp.result_type(dtype, jnp.complex64))
         return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
 
     return jax.tree.map(cast, tree)

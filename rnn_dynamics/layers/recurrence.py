@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Float, Int
 
 from rnn_dynamics.taps import Listener, TappedLayer
-from rnn_dynamics.types import Carry, TwoHalves
+from rnn_dynamics.types import Carry, Evaluable, NamedGates, TwoHalves
 
 
 class Recurrence(TappedLayer):
@@ -85,9 +85,10 @@ class Recurrence(TappedLayer):
             drive = jnp.where(valid[:, :, None], drive, jnp.zeros((), drive.dtype))
         if self.listener is not None:
             return self._heard_by(self.listener, carry, drive, valid)
-        step = self.cell
-        if isinstance(self.cell, TwoHalves) and self._projects_ahead():
-            drive, step = self.cell.project(drive), self.cell.advance
+        cell = self.cell.evaluated() if isinstance(self.cell, Evaluable) else self.cell
+        step = cell
+        if isinstance(cell, TwoHalves) and self._projects_ahead():
+            drive, step = cell.project(drive), cell.advance
 
         def body(carry: Carry, at_step: tuple[Array, Array | None]) -> tuple[Carry, Array]:
             drive_t, valid_t = at_step
@@ -109,8 +110,8 @@ class Recurrence(TappedLayer):
             carry, riding = carry_and_riding
             inputs_t, valid_t, probes_t = at_step
             entering, weights_t, riding = listener.before(carry, weights, riding, probes_t)
-            new_carry, output = nnx.merge(graph, weights_t, rest)(entering, inputs_t)
-            new_carry, output = _let_by(listener, new_carry, output, probes_t)
+            cell = nnx.merge(graph, weights_t, rest)
+            new_carry, output = _let_by(listener, cell, *cell(entering, inputs_t), probes_t)
             new_carry = _where(valid_t, new_carry, carry)
             return (new_carry, riding), (_where(valid_t, output, jnp.zeros_like(output)), _finite(new_carry))
 
@@ -148,13 +149,16 @@ def _where(valid: Array | None, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda new, old: jnp.where(valid[:, None], new, old), new, old)
 
 
-def _let_by(listener: Listener, carry: Carry, output: Array, probes: Any) -> tuple[Carry, Array]:
+def _let_by(listener: Listener, cell: nnx.RNNCellBase, carry: Carry, output: Array, probes: Any) -> tuple[Carry, Array]:
     """Show the carry, and take the output from what is shown: else the loss's own pull at this step is missed.
 
     Raises:
-        ValueError: if the output is none of the carry's arrays.
+        ValueError: if the cell is none of ours and its output none of the carry's arrays.
     """
     leaves, structure = jax.tree.flatten(carry)
+    if isinstance(cell, NamedGates):
+        carry = jax.tree.unflatten(structure, listener.after(leaves, probes))
+        return carry, cell.output(carry)
     position = next((i for i, leaf in enumerate(leaves) if leaf is output), None)
     if position is None:
         raise ValueError("taps need a cell whose output is one of the arrays of its carry")
