@@ -1,15 +1,17 @@
 """The contract of a cell: two halves, named gates; and the parameters that most cells have, packed gate by gate."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Required, TypedDict
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from flax.nnx import rnglib
 from jax import Array
+from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from rnn_dynamics.cells import initializers
@@ -21,6 +23,10 @@ zeros = jax.nn.initializers.zeros
 
 NONE_GIVEN: Mapping[str, Array] = MappingProxyType({})
 """No gate is held: each follows its own equation."""
+
+
+class Setting(nnx.Variable):
+    """A number of a cell that is not trained, such as a leak or a step: an array, so that `vmap` can carry many."""
 
 
 class Cell(nnx.RNNCellBase, abc.ABC):
@@ -148,13 +154,36 @@ class Cell(nnx.RNNCellBase, abc.ABC):
         """Bring arrays to the dtype of the computation."""
         return tuple(array.astype(self.dtype) for array in arrays)
 
-    def per_unit(self, parameter: nnx.Param, like: Array) -> Array:
-        """Return a parameter [D] in the dtype of the computation, shaped to meet an array [..., D].
+    def setting(self, name: str, value: float | Array, allowed: str, is_allowed: Callable[[Any], Any]) -> Setting:
+        """Make a setting of this cell, [] or one number per unit [H].
+
+        Args:
+            name: of the argument, for the message.
+            value: what came.
+            allowed: in words, such as "> 0".
+            is_allowed: tells for an array of values; not asked of values that are being traced.
+
+        Returns:
+            The setting, in the dtype of the parameters.
+
+        Raises:
+            ValueError: a value that is not allowed, or neither one number nor one for each unit.
+        """
+        if np.shape(value) not in ((), (self.hidden_features,)):
+            raise ValueError(
+                f"{name} must be one number or {self.hidden_features}, one for each unit, got shape {np.shape(value)}"
+            )
+        if not isinstance(value, Tracer) and not np.all(is_allowed(np.asarray(value))):
+            raise ValueError(f"{name} must be {allowed}, got {value}")
+        return Setting(jnp.asarray(value, self.param_dtype))
+
+    def per_unit(self, parameter: nnx.Variable, like: Array) -> Array:
+        """Return a parameter or setting, [D] or [], in the dtype of the computation, shaped to meet an array [..., D].
 
         Its batch axes are spelled out, so that no other broadcasting can hide behind it.
         """
         values = parameter[...].astype(self.dtype)
-        return values.reshape((1,) * (like.ndim - 1) + values.shape)
+        return values.reshape((1,) * (like.ndim - values.ndim) + values.shape)
 
     def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None) -> Carry:
         """Return a fresh carry; Flax's signature.
