@@ -4,6 +4,7 @@ A frame holds its K vectors as rows, [K, N]: each lies in one piece of memory, a
 the linearised step nor the QR has to transpose anything.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,13 +17,10 @@ LOSS_OF_ORTHOGONALITY = 1e-2
 """|Q^T Q - 1| that a fast QR may leave. It harms nothing: Z = Q R holds to rounding all the same, so whatever Q lacks
 is in the next R, and the errors do not add up."""
 
-PASSES = 2
-"""Of the fast way, at most: the second mends a loss of orthogonality that is not yet 1, at a third of Householder's
-cost."""
-
 PANELS = 4
-NARROWEST_PANEL = 16
-"""Vectors that are orthogonalised together. Fewer vectors resolve more of the spread, more are faster."""
+NARROWEST_PANEL, WIDEST_PANEL = 16, 32
+"""Vectors that are orthogonalised together: a quarter of them, within these bounds. Fewer resolve more of the spread,
+more are faster."""
 
 
 class Reframed(NamedTuple):
@@ -42,12 +40,13 @@ class Reframed(NamedTuple):
 
 @jax.custom_jvp
 def reframe(tangents: Array, expected_spread: Array) -> Reframed:
-    """Factor tangents as R^T Q, by the cheapest of two ways that is safe.
+    """Factor tangents as R^T Q, by the cheapest way that is safe.
 
-    The fast way is a Gram-Schmidt of panels, each factored by Cholesky (Stathopoulos and Wu, SIAM J. Sci. Comput. 23,
-    2002): nearly all matmuls, and two to three times faster than LAPACK's Householder QR. Its loss of orthogonality
-    grows with the spread, and is measured; Householder is for what the fast way cannot factor, and is what derivatives
-    are taken of.
+    The fast way is a modified Gram-Schmidt of panels, each factored by Cholesky, once or twice (Stathopoulos and Wu,
+    SIAM J. Sci. Comput. 23, 2002): nearly all matmuls, and two to three times faster than LAPACK's Householder QR. Its
+    loss of orthogonality grows with the spread: like its exponential, and where panels are factored once like the
+    square of that. It is measured; Householder is for what the fast way cannot factor, and is what derivatives are
+    taken of.
 
     Args:
         tangents: [K, N], tangent vectors as rows.
@@ -61,32 +60,29 @@ def reframe(tangents: Array, expected_spread: Array) -> Reframed:
 
 @reframe.defjvp
 def _differentiate(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Reframed, Reframed]:
-    return jax.jvp(_by_householder, primals[:1], tangents[:1])
+    return jax.jvp(_by_scaled_householder, primals[:1], tangents[:1])
 
 
 @jax.custom_batching.custom_vmap
 def _cheapest(tangents: Array, expected_spread: Array) -> Reframed:
     log_lengths = _log_lengths(tangents)
-    limit = resolved_spread(tangents.dtype)
+    ordinary = jnp.all(jnp.isfinite(log_lengths))
 
-    def unfinished(done: _Panelled) -> Array:
-        worth_mending = jnp.all(done.loss <= 1) & jnp.any(done.loss > LOSS_OF_ORTHOGONALITY)
-        return worth_mending & (done.passes < PASSES)
+    def slowly() -> Reframed:
+        return jax.lax.cond(
+            ordinary, lambda: _by_householder(tangents, log_lengths), lambda: _by_scaled_householder(tangents)
+        )
 
-    def again(done: _Panelled) -> _Panelled:
-        frame, log_growth, loss = _by_panels(done.frame)
-        return _Panelled(frame, done.log_growth + log_growth, loss, done.passes + 1)
+    def fast(passes: int) -> Reframed:
+        frame, log_growth, loss = _by_panels(tangents, passes)
+        spread = jnp.max(log_lengths - log_growth, axis=-1)
+        # Two passes make a proper frame even of a direction that was lost; its spread tells.
+        good = (loss <= LOSS_OF_ORTHOGONALITY) & (spread <= resolved_spread(tangents.dtype))
+        return jax.lax.cond(jnp.all(good), lambda: Reframed(frame, log_growth, spread), slowly)
 
-    nothing = jnp.zeros_like(log_lengths)
-    hopeful = jnp.all(expected_spread <= fast_spread(tangents.dtype)) & jnp.all(jnp.isfinite(log_lengths))
-    first = _Panelled(tangents, nothing, jnp.where(hopeful, 1, jnp.inf) + nothing[..., 0], jnp.int32(0))
-    done = jax.lax.while_loop(unfinished, again, first)
-
-    spread = jnp.max(log_lengths - done.log_growth, axis=-1)
-    # A second pass makes a proper frame even of a direction that was lost; its spread tells.
-    good = jnp.all((done.loss <= LOSS_OF_ORTHOGONALITY) & (spread <= limit))
-    fast = Reframed(done.frame, done.log_growth, spread)
-    return jax.lax.cond(good, lambda: fast, lambda: _by_householder(tangents))
+    one_will_do, two_will_do = (jnp.all(expected_spread <= limit) & ordinary for limit in _limits(tangents.dtype))
+    way = jnp.where(one_will_do, 0, jnp.where(two_will_do, 1, 2))
+    return jax.lax.switch(way, [partial(fast, 1), partial(fast, 2), slowly])
 
 
 @_cheapest.def_vmap
@@ -102,8 +98,14 @@ def _cheapest_of_many(
 
 
 def fast_spread(dtype: DTypeLike) -> float:
-    """Return the spread, in nats, up to which the fast way is worth trying: 20 in float64, 8 in float32."""
-    return min(-0.55 * float(np.log(jnp.finfo(dtype).eps)), resolved_spread(dtype))
+    """Return the spread, in nats, up to which the fast way is worth trying: 24 in float64, 8 in float32."""
+    return _limits(dtype)[1]
+
+
+def _limits(dtype: DTypeLike) -> tuple[float, float]:
+    """Return the spreads up to which the fast way is worth trying with one pass, and with two: 13 and 24 in float64."""
+    resolution = -float(np.log(jnp.finfo(dtype).eps))
+    return 0.36 * resolution, min(0.67 * resolution, resolved_spread(dtype))
 
 
 def resolved_spread(dtype: DTypeLike) -> float:
@@ -115,36 +117,36 @@ def resolved_spread(dtype: DTypeLike) -> float:
     return min(0.7 * resolution, resolution - 8)
 
 
-class _Panelled(NamedTuple):
-    """A frame [..., K, N] after some passes of the fast way, its log growth [..., K] and what it lacks, [...]."""
-
-    frame: Array
-    log_growth: Array
-    loss: Array
-    passes: Array
-
-
-def _by_panels(tangents: Array) -> tuple[Array, Array, Array]:
-    """Orthogonalise panel by panel, against those before and then within: frame, log growth, loss of orthogonality."""
+def _by_panels(tangents: Array, passes: int) -> tuple[Array, Array, Array]:
+    """Orthogonalise panel by panel, and take each out of all that follow: frame, log growth, loss of orthogonality."""
     vectors = tangents.shape[-2]
-    width = max(NARROWEST_PANEL, -(-vectors // PANELS))
-    frame = tangents[..., :0, :]
-    log_growths, spread = [], jnp.zeros(())
-    for panel in jnp.split(tangents, np.arange(width, vectors, width), axis=-2):
-        if frame.shape[-2]:
-            panel = panel - _matmul(_matmul(panel, jnp.matrix_transpose(frame)), frame)
-        gram = _matmul(panel, jnp.matrix_transpose(panel))
-        lower = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
-        panel = jax.lax.linalg.triangular_solve(lower, panel, left_side=True, lower=True)
-        log_growths.append(jnp.log(_diagonal(lower)))
-        frame = jnp.concatenate([frame, panel], axis=-2) if frame.shape[-2] else panel
-        spread = jnp.max(0.5 * jnp.log(_diagonal(gram)) - log_growths[-1], axis=-1)
-    if vectors <= width:
+    width = min(max(-(-vectors // PANELS), NARROWEST_PANEL), WIDEST_PANEL)
+    panels, log_growths = [], []
+    rest, spread = tangents, jnp.zeros(())
+    while rest.shape[-2]:
+        panel, rest = rest[..., :width, :], rest[..., width:, :]
+        log_growth = jnp.zeros((), tangents.dtype)
+        for _ in range(passes):
+            panel, more, spread = _by_cholesky(panel)
+            log_growth = log_growth + more
+        if rest.shape[-2]:
+            rest = rest - _matmul(_matmul(rest, jnp.matrix_transpose(panel)), panel)
+        panels.append(panel)
+        log_growths.append(log_growth)
+    frame, log_growth = jnp.concatenate(panels, axis=-2), jnp.concatenate(log_growths, axis=-1)
+    if vectors <= width and passes == 1:
         # Bounds of the loss by the spread are met up to a factor of 30 on chaotic networks, so one of 100 is left.
-        loss = 100 * vectors * jnp.finfo(tangents.dtype).eps * jnp.exp(2 * spread)
-    else:
-        loss = _loss_of_orthogonality(frame)
-    return frame, jnp.concatenate(log_growths, axis=-1), loss
+        return frame, log_growth, 100 * vectors * jnp.finfo(tangents.dtype).eps * jnp.exp(2 * spread)
+    return frame, log_growth, _loss_of_orthogonality(frame)
+
+
+def _by_cholesky(panel: Array) -> tuple[Array, Array, Array]:
+    """Factor a panel by the Cholesky factor of its Gram matrix: frame, log growth and spread."""
+    gram = _matmul(panel, jnp.matrix_transpose(panel))
+    lower = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
+    log_growth = jnp.log(_diagonal(lower))
+    spread = jnp.max(0.5 * jnp.log(_diagonal(gram)) - log_growth, axis=-1)
+    return jax.lax.linalg.triangular_solve(lower, panel, left_side=True, lower=True), log_growth, spread
 
 
 def _log_lengths(tangents: Array) -> Array:
@@ -164,17 +166,23 @@ def _matmul(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def _by_householder(tangents: Array) -> Reframed:
-    # The frame does not know the lengths of the tangents, and their squares neither over- nor underflow without them.
+def _by_householder(tangents: Array, log_lengths: Array) -> Reframed:
+    frame, triangle = householder(tangents)
+    diagonal = _diagonal(triangle)
+    rounding = triangle.shape[-1] * jnp.finfo(triangle.dtype).eps  # as `lost_in_rounding`
+    lost = jax.lax.stop_gradient(diagonal) <= rounding * jnp.exp(log_lengths)
+    log_growth = jnp.where(lost, -jnp.inf, jnp.log(jnp.where(lost, 1.0, diagonal)))
+    spreads = jnp.where(lost, jnp.inf, log_lengths - jax.lax.stop_gradient(log_growth))
+    return Reframed(frame, log_growth, jnp.max(spreads, axis=-1))
+
+
+def _by_scaled_householder(tangents: Array) -> Reframed:
+    """Factor tangents whose squares may over- or underflow, or that are 0; their frame does not know their lengths."""
     sizes = jax.lax.stop_gradient(jnp.max(jnp.abs(tangents), axis=-1))
     sizes = jnp.where(sizes > 0, sizes, 1.0)
-    frame, triangle = householder(tangents / sizes[..., None])
-    diagonal = _diagonal(triangle)
-    passive = jax.lax.stop_gradient(triangle)
-    lost = lost_in_rounding(passive)
-    log_growth = jnp.where(lost, -jnp.inf, jnp.log(jnp.where(lost, 1.0, diagonal)))
-    spreads = jnp.log(jnp.linalg.norm(passive, axis=-2)) - jax.lax.stop_gradient(log_growth)
-    return Reframed(frame, log_growth + jnp.log(sizes), jnp.max(jnp.where(lost, jnp.inf, spreads), axis=-1))
+    scaled = tangents / sizes[..., None]
+    reframed = _by_householder(scaled, jax.lax.stop_gradient(_log_lengths(scaled)))
+    return reframed._replace(log_growth=reframed.log_growth + jnp.log(sizes))
 
 
 def householder(tangents: Array) -> tuple[Array, Array]:
