@@ -57,6 +57,8 @@ def idle_networks():
     # c and n forget alike; m = b_i is made anew at every step.
     yield without_weights("SLSTMCell", forget=0.7), [log_sigmoid(0.7)] * 2
     yield without_weights("ExponentialSLSTMCell", forget=-0.5), [-0.5] * 2
+    # All that was written weighs alike. Both gates win, so the scale has a one-sided slope: the input gate's, 0.
+    yield without_weights("ExponentialSLSTMCell", forget=0.0, input=0.0, output=-800.0), [0, 0]
     # What was written outgrows what is new: c, n and their scale are handed on.
     yield without_weights("ExponentialSLSTMCell", forget=0.5), [0, 0, 0]
 

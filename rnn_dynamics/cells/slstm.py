@@ -33,6 +33,10 @@ class SLSTMCell(PackedCell):
     annihilates it. Hence one exponent for each unit is the scale's: -inf once its i was 1, and 0 if its f always is.
     The other 3H are those of :math:`(\hat c, \hat n, h)`, if m stays bounded, as it does where inputs are.
 
+    Where forgetting is slow, trust fewer of them: an exponent loses its digits where an f stays 1 for more than
+    36 / |exponent| steps running (16 / |exponent| in float32), for what has decayed so far drowns in the scale, which
+    does not decay.
+
     A fresh carry is all zeros; h_1 = o z whatever m_0 is, as long as i_1 does not underflow: the first
     :math:`\tilde i - \ln \sigma(\tilde f)` must not lie below -87 in float32, -708 in float64.
 
