@@ -222,7 +222,8 @@ class PackedOptions(TypedDict, total=False):
 class PackedCell(Cell):
     """A cell with one affine map of inputs and state for each gate, held side by side: one matmul for all.
 
-    The G gates lie in the order of `gate_order`: kernel [F, G*H], recurrent_kernel [H, G*H], bias [G*H].
+    The G gates lie in the order of `gate_order`: kernel [F, G*H], recurrent_kernel [H, G*H], bias [G*H]. Gates that are
+    made of others and have no map of their own are named in `derived`, and come last in `gate_order`.
 
     Args:
         in_features: F.
@@ -238,6 +239,9 @@ class PackedCell(Cell):
         ValueError: a size below 1.
     """
 
+    derived: ClassVar[tuple[str, ...]] = ()
+    """Those of the gates that have no affine map of their own."""
+
     def __init__(
         self,
         in_features: int,
@@ -251,12 +255,17 @@ class PackedCell(Cell):
         rngs: rnglib.Rngs,
     ):
         super().__init__(in_features, hidden_features, dtype=dtype, param_dtype=param_dtype)
-        width = len(self.gate_order) * hidden_features
+        width = self.number_of_maps * hidden_features
         self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, width), self.param_dtype))
         self.recurrent_kernel = nnx.Param(
             recurrent_kernel_init(rngs.params(), (hidden_features, width), self.param_dtype)
         )
         self.bias = nnx.Param(bias_init(rngs.params(), (width,), self.param_dtype))
+
+    @property
+    def number_of_maps(self) -> int:
+        """G."""
+        return len(self.gate_order) - len(self.derived)
 
     def project(self, inputs: Array) -> Array:
         """Map inputs [..., F] to the drive [..., G*H] = inputs @ kernel + bias.
@@ -273,8 +282,8 @@ class PackedCell(Cell):
         return hidden @ recurrent_kernel
 
     def split(self, packed: Array) -> tuple[Array, ...]:
-        """Split [..., G*H] into one [..., H] for each gate, in `gate_order`."""
-        return tuple(jnp.split(packed, len(self.gate_order), axis=-1))
+        """Split [..., G*H] into one [..., H] for each gate that has a map, in `gate_order`."""
+        return tuple(jnp.split(packed, self.number_of_maps, axis=-1))
 
     def add_to_bias(self, gate: str, amount: float | Array) -> None:
         """Add to the bias of a gate, a number or one per unit [H]."""

@@ -22,7 +22,7 @@ def values(parameter):
 def blocks(cell):
     """Each gate's W_x [F, H], W_h [H, H], b [H], as float64 NumPy."""
     packed = [values(parameter) for parameter in (cell.kernel, cell.recurrent_kernel, cell.bias)]
-    return zip(*[np.split(p, len(cell.gate_order), axis=-1) for p in packed], strict=True)
+    return zip(*[np.split(p, p.shape[-1] // cell.hidden_features, axis=-1) for p in packed], strict=True)
 
 
 BY_HAND = {
