@@ -30,14 +30,19 @@ def test_modrelu_on_the_line():
 
 def test_modrelu_in_the_plane():
     """Slope 1 along z and 1 + b/|z| across, and finite at 0, where z has no direction."""
-    z, bias = jnp.array([3.0 + 4.0j, 0.3 + 0.4j, 0.0]), jnp.asarray(-1.0)
-    np.testing.assert_allclose(modrelu(z, bias), [2.4 + 3.2j, 0, 0], atol=1e-15)
-    along, across = z[0] / 5, 1j * z[0] / 5
-    _, linear = jax.linearize(lambda z: modrelu(z, bias), z[0])
-    np.testing.assert_allclose([linear(along) / along, linear(across) / across], [1, 1 - 1 / 5], atol=1e-15)
-    for at_zero, slope in [(bias, 0), (jnp.asarray(0.0), 1)]:
-        _, tangent = jax.jvp(lambda z, b=at_zero: modrelu(z, b), (z[2],), (along,))
-        np.testing.assert_allclose(tangent, slope * along, atol=1e-15)
+    along, across = 0.6 + 0.8j, -0.8 + 0.6j
+    cases = [  # z, b, direction, value, slope
+        (3 + 4j, -1, along, 2.4 + 3.2j, 1),
+        (3 + 4j, -1, across, 2.4 + 3.2j, 1 - 1 / 5),
+        (0.3 + 0.4j, -1, along, 0, 0),
+        (0, -1, along, 0, 0),
+        (0, 0, along, 0, 1),
+    ]
+    z, bias, direction, value, slope = map(jnp.asarray, zip(*cases, strict=True))
+    bias = bias.astype(jnp.float64)
+    found, tangent = jax.jit(lambda z: jax.jvp(lambda z: modrelu(z, bias), (z,), (direction,)))(z)
+    np.testing.assert_allclose(found, value, atol=1e-15)
+    np.testing.assert_allclose(tangent / direction, slope, atol=1e-15)
 
 
 def test_modrelu_keeps_dtypes_and_its_bias_learns():
