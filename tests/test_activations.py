@@ -47,7 +47,8 @@ def test_modrelu_in_the_plane():
 
 def test_modrelu_keeps_dtypes_and_its_bias_learns():
     for dtype in (jnp.bfloat16, jnp.float32, jnp.complex64):
-        assert modrelu(jnp.ones(2, dtype), jnp.zeros(2, jnp.finfo(dtype).dtype)).dtype == dtype
+        x, bias = (jax.ShapeDtypeStruct((2,), kind) for kind in (dtype, jnp.finfo(dtype).dtype))
+        assert jax.eval_shape(modrelu, x, bias).dtype == dtype
     x, bias = jnp.array([-2.0, -0.5, 3.0]), jnp.full(3, -1.0)
     gradient = jax.grad(lambda bias: jnp.sum(modrelu(x, bias)))(bias)
     np.testing.assert_array_equal(gradient, [-1, 0, 1])

@@ -106,13 +106,9 @@ def test_spectral_radius_where_powers_are_slow(dtype, tolerance):
         assert float(spectral_radius(jnp.asarray(matrix, dtype))) == pytest.approx(radius, rel=tolerance)
 
 
-def test_sparse_is_dense_where_units_are_few():
-    assert np.all(sparse()(jax.random.key(0), (4, 8), jnp.float64) != 0)
-
-
 def test_bad_input_gets_one_sentence():
     for initializer in (ginibre(), sparse(), identity(), positive_definite()):
         with pytest.raises(ValueError, match=r"shape must be \[H, n\*H\] for this initialiser.*got \(3, 8\)"):
-            initializer(jax.random.key(0), (3, 8))
+            jax.eval_shape(lambda key, i=initializer: i(key, (3, 8)), jax.random.key(0))
     with pytest.raises(ValueError, match="nonzeros must be >= 1, got 0"):
         sparse(nonzeros=0)
