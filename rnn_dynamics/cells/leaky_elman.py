@@ -10,7 +10,7 @@ from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions
 
 
 class LeakyElmanCell(PackedCell):
-    r"""Leaky Elman network (Jaeger, Lukoševičius, Popovici and Siewert 2007), with the leak as the size of a step.
+    r"""Leaky Elman network (Jaeger, Lukoševičius, Popovici and Siewert 2007, with their leaking rate a = 1).
 
     .. math:: h_t = (1 - \delta)\, h_{t-1} + \delta\, \phi(W_x x_t + W_h h_{t-1} + b)
 
