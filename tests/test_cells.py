@@ -10,7 +10,6 @@ from networks import any_cell, dense_jacobians, elman, lstm, noise
 
 from rnn_dynamics.cells import CELLS, ElmanCell, GRUCell, LSTMCell, find_cell
 from rnn_dynamics.cells.activations import ACTIVATIONS, find_activation
-from rnn_dynamics.cells.initializers import RECURRENT_INITIALIZERS, gaussian, identity, orthogonal
 from rnn_dynamics.dynamics import DrivenSystem, jacobian
 
 
@@ -150,28 +149,6 @@ def test_forget_and_update_bias_are_added_where_they_belong():
     )
     gru = GRUCell(1, 4, update_bias=-1.0, rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(gru.bias[...], [0] * 4 + [-1] * 4 + [0] * 4)
-
-
-@pytest.mark.parametrize("gates", [1, 3, 4])
-def test_initialisers_treat_every_gate_alike(gates):
-    size, key = 40, jax.random.key(0)
-    for name, initializer in RECURRENT_INITIALIZERS.items():
-        drawn = np.split(np.asarray(initializer(1.5)(key, (size, gates * size), jnp.float64)), gates, axis=1)
-        assert gates == 1 or name == "identity" or not np.allclose(drawn[0], drawn[1])
-        for block in drawn:
-            if name == "orthogonal":
-                np.testing.assert_allclose(block @ block.T, 1.5**2 * np.eye(size), atol=1e-12)
-            elif name == "identity":
-                np.testing.assert_array_equal(block, 1.5 * np.eye(size))
-            else:  # variance gain^2/H; the relative error of 1600 squares is sqrt(2/1600) = 3.5 %
-                assert np.var(block) * size == pytest.approx(1.5**2, rel=0.15)
-
-
-def test_gains_are_numbers_that_vmap_carries():
-    key = jax.random.key(0)
-    for initializer in (gaussian, orthogonal, identity):
-        swept = jax.vmap(lambda gain, init=initializer: init(gain)(key, (4, 8), jnp.float64))(jnp.array([1.0, 2.0]))
-        np.testing.assert_allclose(swept[1], 2 * swept[0], atol=1e-14)
 
 
 def test_bad_input_gets_one_sentence():

@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from rnn_dynamics.cells import initializers
+from rnn_dynamics.cells.gate_biases import GateBias, GateBiasLaw
 from rnn_dynamics.types import Carry, Initializer
 
 lecun_normal = jax.nn.initializers.lecun_normal()
@@ -285,8 +286,19 @@ class PackedCell(Cell):
         """Split [..., G*H] into one [..., H] for each gate that has a map, in `gate_order`."""
         return tuple(jnp.split(packed, self.number_of_maps, axis=-1))
 
-    def add_to_bias(self, gate: str, amount: float | Array) -> None:
-        """Add to the bias of a gate, a number or one per unit [H]."""
-        start = self.gate_order.index(gate) * self.hidden_features
-        block = slice(start, start + self.hidden_features)
-        self.bias[...] = self.bias[...].at[block].add(jnp.asarray(amount, self.param_dtype))
+    def add_to_bias(self, gate: str, amount: GateBias, rngs: rnglib.Rngs) -> None:
+        """Add to the bias of a gate, and to those of others where a law says so.
+
+        Args:
+            gate: one of `gate_order`.
+            amount: a number, one per unit [H], or a law, see `cells.gate_biases`.
+            rngs: keys for the law; a number takes none.
+        """
+        units = self.hidden_features
+        shares = {gate: amount}
+        if isinstance(amount, GateBiasLaw):
+            drawn = amount.draw(rngs.params(), (units,), self.param_dtype)
+            shares = {gate: drawn} | {other: -drawn for other in amount.opposed if other in self.gate_order}
+        for name, share in shares.items():
+            start = self.gate_order.index(name) * units
+            self.bias[...] = self.bias[...].at[start : start + units].add(jnp.asarray(share, self.param_dtype))

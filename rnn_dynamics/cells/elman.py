@@ -16,6 +16,10 @@ class ElmanCell(PackedCell):
 
     with state Jacobian :math:`\mathrm{diag}(\phi'(\cdot))\, W_h`.
 
+    With `activation="relu"` it is the IRNN (Le, Jaitly and Hinton 2015) if `recurrent_kernel_init=identity()` and
+    `kernel_init=jax.nn.initializers.normal(0.001)`, and the np-RNN (Talathi and Vartak 2016) if
+    `recurrent_kernel_init=positive_definite()`, see `cells.initializers`.
+
     Args:
         in_features: F.
         hidden_features: H.

@@ -9,6 +9,7 @@ from flax import nnx
 from jax import Array
 
 from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions, zeros
+from rnn_dynamics.cells.gate_biases import GateBias
 
 
 class GRUCell(PackedCell):
@@ -23,7 +24,8 @@ class GRUCell(PackedCell):
     Args:
         in_features: F.
         hidden_features: H.
-        update_bias: added to b_z at initialisation; large values keep the state (cf. the LSTM's forget bias).
+        update_bias: added to b_z at initialisation; large values keep the state (cf. the LSTM's forget bias). A number,
+            one per unit, or a law such as chrono's, see `cells.gate_biases`.
         **options: initialisers, dtypes and keys, see `PackedCell`.
 
     Raises:
@@ -37,11 +39,11 @@ class GRUCell(PackedCell):
         in_features: int,
         hidden_features: int,
         *,
-        update_bias: float | Array = 0.0,
+        update_bias: GateBias = 0.0,
         **options: Unpack[PackedOptions],
     ):
         super().__init__(in_features, hidden_features, **options)
-        self.add_to_bias("update", update_bias)
+        self.add_to_bias("update", update_bias, options["rngs"])
         bias_init = options.get("bias_init", zeros)
         self.recurrent_bias = nnx.Param(bias_init(options["rngs"].params(), (hidden_features,), self.param_dtype))
 

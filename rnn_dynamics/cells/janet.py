@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions
+from rnn_dynamics.cells.gate_biases import GateBias
 
 
 class JANETCell(PackedCell):
@@ -43,11 +44,11 @@ class JANETCell(PackedCell):
         hidden_features: int,
         *,
         beta: float | Array = 1.0,
-        forget_bias: float | Array = 1.0,
+        forget_bias: GateBias = 1.0,
         **options: Unpack[PackedOptions],
     ):
         super().__init__(in_features, hidden_features, **options)
-        self.add_to_bias("forget", forget_bias)
+        self.add_to_bias("forget", forget_bias, options["rngs"])
         self.beta = self.setting("beta", beta, "finite", np.isfinite)
 
     def gates_from_drive(self, carry: Array, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:

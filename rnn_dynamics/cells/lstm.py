@@ -9,6 +9,7 @@ from flax import nnx
 from jax import Array
 
 from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions, zeros
+from rnn_dynamics.cells.gate_biases import GateBias
 from rnn_dynamics.types import Initializer
 
 
@@ -55,7 +56,7 @@ class ForgetlessLSTMCell(PackedCell):
 class LSTMOptions(PackedOptions, total=False):
     """What every variant of `LSTMCell` takes besides its sizes; see there."""
 
-    forget_bias: float | Array
+    forget_bias: GateBias
 
 
 class LSTMCell(PackedCell):
@@ -74,7 +75,8 @@ class LSTMCell(PackedCell):
     Args:
         in_features: F.
         hidden_features: H.
-        forget_bias: added to b_f at initialisation (Jozefowicz, Zaremba and Sutskever 2015); a number, or one per unit.
+        forget_bias: added to b_f at initialisation (Jozefowicz, Zaremba and Sutskever 2015); a number, one per unit,
+            or a law such as chrono's, see `cells.gate_biases`.
         **options: initialisers, dtypes and keys, see `PackedCell`.
 
     Raises:
@@ -89,11 +91,11 @@ class LSTMCell(PackedCell):
         in_features: int,
         hidden_features: int,
         *,
-        forget_bias: float | Array = 1.0,
+        forget_bias: GateBias = 1.0,
         **options: Unpack[PackedOptions],
     ):
         super().__init__(in_features, hidden_features, **options)
-        self.add_to_bias("forget", forget_bias)
+        self.add_to_bias("forget", forget_bias, options["rngs"])
 
     def gates_from_drive(
         self, carry: tuple[Array, Array], drive: Array, given: Mapping[str, Array] = NONE_GIVEN

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions
+from rnn_dynamics.cells.gate_biases import GateBias
 
 Carry4 = tuple[Array, Array, Array, Array]
 
@@ -60,11 +61,11 @@ class SLSTMCell(PackedCell):
         in_features: int,
         hidden_features: int,
         *,
-        forget_bias: float | Array = 1.0,
+        forget_bias: GateBias = 1.0,
         **options: Unpack[PackedOptions],
     ):
         super().__init__(in_features, hidden_features, **options)
-        self.add_to_bias("forget", forget_bias)
+        self.add_to_bias("forget", forget_bias, options["rngs"])
 
     def log_forget(self, preactivation: Array) -> Array:
         """Return the logarithm of the forget gate before it is stabilised."""
@@ -117,7 +118,7 @@ class ExponentialSLSTMCell(SLSTMCell):
         in_features: int,
         hidden_features: int,
         *,
-        forget_bias: float | Array = 0.0,
+        forget_bias: GateBias = 0.0,
         **options: Unpack[PackedOptions],
     ):
         super().__init__(in_features, hidden_features, forget_bias=forget_bias, **options)
