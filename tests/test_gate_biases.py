@@ -28,7 +28,7 @@ def without_weights(cell, **options):
 
 def biases(cell):
     """[G, H]."""
-    return np.stack(np.split(np.asarray(cell.bias[...]), len(cell.gate_order)))
+    return np.stack(np.split(np.asarray(cell.bias[...]), len(cell.mapped_gates)))
 
 
 @pytest.mark.parametrize(("cell", "gate"), BIASED.values(), ids=BIASED)
@@ -36,8 +36,8 @@ def test_every_cell_draws_its_gates_biases_from_a_law(cell, gate):
     """What a law adds to zeros goes to its gate, and the negative to the opposed ones that the cell has."""
     law = GateBiasLaw(uniform(2.0, 3.0).draw, opposed=("input", "none of this name"))
     drawn, constant = [biases(without_weights(cell, **{f"{gate}_bias": bias})) for bias in (law, 2.5)]
-    own = cell.gate_order.index(gate)
-    opposed = [place for place, name in enumerate(cell.gate_order) if name == "input" != gate]
+    own = cell.mapped_gates.index(gate)
+    opposed = [place for place, name in enumerate(cell.mapped_gates) if name == "input" != gate]
     assert np.all((drawn[own] >= 2) & (drawn[own] < 3))
     for place in opposed:
         np.testing.assert_array_equal(drawn[place], -drawn[own])

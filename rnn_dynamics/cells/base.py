@@ -256,7 +256,7 @@ class PackedCell(Cell):
         rngs: rnglib.Rngs,
     ):
         super().__init__(in_features, hidden_features, dtype=dtype, param_dtype=param_dtype)
-        width = self.number_of_maps * hidden_features
+        width = len(self.mapped_gates) * hidden_features
         self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, width), self.param_dtype))
         self.recurrent_kernel = nnx.Param(
             recurrent_kernel_init(rngs.params(), (hidden_features, width), self.param_dtype)
@@ -264,9 +264,9 @@ class PackedCell(Cell):
         self.bias = nnx.Param(bias_init(rngs.params(), (width,), self.param_dtype))
 
     @property
-    def number_of_maps(self) -> int:
-        """G."""
-        return len(self.gate_order) - len(self.derived)
+    def mapped_gates(self) -> tuple[str, ...]:
+        """Names of the G gates that have an affine map, in the order of their blocks."""
+        return tuple(name for name in self.gate_order if name not in self.derived)
 
     def project(self, inputs: Array) -> Array:
         """Map inputs [..., F] to the drive [..., G*H] = inputs @ kernel + bias.
@@ -284,13 +284,13 @@ class PackedCell(Cell):
 
     def split(self, packed: Array) -> tuple[Array, ...]:
         """Split [..., G*H] into one [..., H] for each gate that has a map, in `gate_order`."""
-        return tuple(jnp.split(packed, self.number_of_maps, axis=-1))
+        return tuple(jnp.split(packed, len(self.mapped_gates), axis=-1))
 
     def add_to_bias(self, gate: str, amount: GateBias, rngs: rnglib.Rngs) -> None:
         """Add to the bias of a gate, and to those of others where a law says so.
 
         Args:
-            gate: one of `gate_order`.
+            gate: one of `mapped_gates`.
             amount: a number, one per unit [H], or a law, see `cells.gate_biases`.
             rngs: keys for the law; a number takes none.
         """
@@ -298,7 +298,7 @@ class PackedCell(Cell):
         shares = {gate: amount}
         if isinstance(amount, GateBiasLaw):
             drawn = amount.draw(rngs.params(), (units,), self.param_dtype)
-            shares = {gate: drawn} | {other: -drawn for other in amount.opposed if other in self.gate_order}
+            shares = {gate: drawn} | {other: -drawn for other in amount.opposed if other in self.mapped_gates}
         for name, share in shares.items():
-            start = self.gate_order.index(name) * units
+            start = self.mapped_gates.index(name) * units
             self.bias[...] = self.bias[...].at[start : start + units].add(jnp.asarray(share, self.param_dtype))
