@@ -58,7 +58,7 @@ class LayerNormLSTMCell(LSTMCell):
         **options: Unpack[LSTMOptions],
     ):
         super().__init__(in_features, hidden_features, **options)
-        params, width = options["rngs"].params, self.number_of_maps * hidden_features
+        params, width = options["rngs"].params, len(self.mapped_gates) * hidden_features
         self.recurrent_scale = nnx.Param(scale_init(params(), (width,), self.param_dtype))
         self.scale = nnx.Param(scale_init(params(), (width,), self.param_dtype))
         self.readout_scale = nnx.Param(scale_init(params(), (hidden_features,), self.param_dtype))
