@@ -155,6 +155,34 @@ def test_a_deep_highway_is_shallow_ones_in_a_row():
         np.testing.assert_allclose(a, b, atol=1e-15)
 
 
+LEVEL_1 = ("candidate_1", "transform_1")
+
+
+@pytest.mark.parametrize(
+    ("cell", "gate", "readers"),
+    [
+        (ChoGRUCell, "reset", ("candidate",)),
+        (MGUCell, "forget", ("candidate",)),
+        (RecurrentHighwayCell, "candidate_0", LEVEL_1),
+        (RecurrentHighwayCell, "transform_0", LEVEL_1),
+    ],
+)
+def test_a_gate_is_read_from_what_is_given(cell, gate, readers):
+    """Held, it hides from its readers whatever it would have been; else a path would go by another gate's name."""
+    cell, held = make(cell), jnp.array([0.1, 0.5, 0.8])
+
+    def gates(given):
+        return cell.gates_from_drive(STATE, cell.project(INPUTS), given)
+
+    before, free = gates({gate: held}), gates({})
+    cell.add_to_bias(gate, 1.0)
+    after, free_after = gates({gate: held}), gates({})
+    for reader in readers:
+        np.testing.assert_array_equal(after[reader], before[reader])
+        assert np.all(free[reader] != before[reader])
+        assert np.all(free_after[reader] != free[reader])
+
+
 def test_jacobian_of_a_minimal_rnn():
     """diag(u) + diag((h - z) u (1 - u)) U_h (Chen, Pennington and Schoenholz 2018)."""
     cell = make(MinimalRNNCell)
