@@ -68,7 +68,7 @@ def test_carry_and_dtypes_are_stable(name):
 @pytest.mark.parametrize("name", CELLS)
 def test_jacobian_against_central_differences(name):
     system, inputs = DrivenSystem.from_cell(any_cell(name)), noise(1, 2)
-    state, step = 0.3 * jnp.arange(system.state_size) - 0.5, 1e-5
+    state, step = 0.3 * jnp.arange(system.state_size) - 0.4, 1e-5  # -0.5 is where a clock changes its tick
     differences = [
         (system.step(state + step * unit, inputs[0]) - system.step(state - step * unit, inputs[0])) / (2 * step)
         for unit in jnp.eye(system.state_size)

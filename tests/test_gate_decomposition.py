@@ -12,6 +12,7 @@ from networks import any_cell, dense_jacobians, elman, linear_system, lstm, nois
 
 from rnn_dynamics.cells import CELLS, GRUCell, LSTMCell
 from rnn_dynamics.cells.base import NONE_GIVEN
+from rnn_dynamics.cells.gru import ChoGRUCell
 from rnn_dynamics.dynamics import DrivenSystem, gate_decomposition, jacobian, jacobian_by_path, lyapunov_spectrum
 from rnn_dynamics.dynamics import trajectory as states_of
 
@@ -20,15 +21,14 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-class ResetBeforeCell(GRUCell):
-    """Cho's first GRU: the candidate's matmul takes r * h; and the update gate peeps at that candidate."""
+class PeepingCell(ChoGRUCell):
+    """Its candidate's matmul takes r * h; and the update gate peeps at that candidate."""
 
     def gates_from_drive(self, carry, drive, given=NONE_GIVEN):
-        x_r, x_z, x_n = self.split(drive)
-        u_r, u_z, u_n = self.split(self.recurrent_kernel[...])
-        reset = given.get("reset", jax.nn.sigmoid(x_r + carry @ u_r))
-        candidate = given.get("candidate", jnp.tanh(x_n + (reset * carry) @ u_n))
-        return {"reset": reset, "update": jax.nn.sigmoid(x_z + carry @ u_z + candidate), "candidate": candidate}
+        gates = super().gates_from_drive(carry, drive, given)
+        candidate = given.get("candidate", gates["candidate"])
+        preactivation = self.split(drive)[1] + self.recur(carry, "update") + candidate
+        return gates | {"update": jax.nn.sigmoid(preactivation), "candidate": candidate}
 
 
 class UnfaithfulCell(GRUCell):
@@ -46,7 +46,7 @@ def nested(cell):
 @cache
 def some_step(name):
     """A cell at some state and inputs: its paths and its whole Jacobian there, as NumPy."""
-    cell = nested(ResetBeforeCell) if name == "nested" else any_cell(name)
+    cell = nested(PeepingCell) if name == "nested" else any_cell(name)
     system, inputs = DrivenSystem.from_cell(cell), noise(1, 2)[0]
     state = 0.5 * jax.random.normal(jax.random.key(3), (system.state_size,))
     paths, whole = jax.jit(lambda *at: (jacobian_by_path(*at), jacobian(*at)))(system, state, inputs)

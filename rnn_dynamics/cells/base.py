@@ -52,8 +52,10 @@ class Cell(nnx.RNNCellBase, abc.ABC):
         ValueError: a size below 1.
     """
 
-    gate_order: ClassVar[tuple[str, ...]]
-    candidates: ClassVar[tuple[str, ...]] = ("candidate",)
+    gate_order: tuple[str, ...]
+    """Names of the gates: the class's, or the instance's own where its constructor says how many there are."""
+
+    candidates: tuple[str, ...] = ("candidate",)
     """Those of the gates that hold content; the others are fractions, in (0, 1)."""
 
     carry_structure: ClassVar[Any] = 0
@@ -224,7 +226,8 @@ class PackedCell(Cell):
     """A cell with one affine map of inputs and state for each gate, held side by side: one matmul for all.
 
     The G gates lie in the order of `gate_order`: kernel [F, G*H], recurrent_kernel [H, G*H], bias [G*H]. Gates that are
-    made of others and have no map of their own are named in `derived`, and come last in `gate_order`.
+    made of others and have no map of their own are named in `derived`, and come last in `gate_order`; where gates share
+    maps, `block_counts` says how many blocks of H columns each of the three has.
 
     Args:
         in_features: F.
@@ -256,12 +259,17 @@ class PackedCell(Cell):
         rngs: rnglib.Rngs,
     ):
         super().__init__(in_features, hidden_features, dtype=dtype, param_dtype=param_dtype)
-        width = len(self.mapped_gates) * hidden_features
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, width), self.param_dtype))
+        inputs, hidden, constant = (count * hidden_features for count in self.block_counts())
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, inputs), self.param_dtype))
         self.recurrent_kernel = nnx.Param(
-            recurrent_kernel_init(rngs.params(), (hidden_features, width), self.param_dtype)
+            recurrent_kernel_init(rngs.params(), (hidden_features, hidden), self.param_dtype)
         )
-        self.bias = nnx.Param(bias_init(rngs.params(), (width,), self.param_dtype))
+        self.bias = nnx.Param(bias_init(rngs.params(), (constant,), self.param_dtype))
+
+    def block_counts(self) -> tuple[int, int, int]:
+        """Return how many blocks of H columns kernel, recurrent_kernel and bias have: G each."""
+        gates = len(self.mapped_gates)
+        return gates, gates, gates
 
     @property
     def mapped_gates(self) -> tuple[str, ...]:
@@ -277,14 +285,27 @@ class PackedCell(Cell):
         drive = self.check_inputs(inputs) @ self.kernel[...].astype(self.dtype)
         return drive + self.per_unit(self.bias, drive)
 
-    def recur(self, hidden: Array) -> Array:
-        """Map the hidden state [..., H] to its share of every gate's preactivation, [..., G*H]."""
+    def recur(self, hidden: Array, *gates: str) -> Array:
+        """Map the hidden state [..., H] to its share of preactivations, side by side.
+
+        Args:
+            hidden: [..., H].
+            *gates: those whose share it is, neighbours in `gate_order` (default: all that the kernel holds).
+
+        Returns:
+            One [..., H] for each gate, [..., G*H].
+        """
         hidden, recurrent_kernel = self.cast(hidden, self.recurrent_kernel[...])
-        return hidden @ recurrent_kernel
+        return hidden @ (recurrent_kernel[:, self.columns(*gates)] if gates else recurrent_kernel)
+
+    def columns(self, *gates: str) -> slice:
+        """Say where gates that are neighbours in `gate_order` lie in what is packed."""
+        first = self.gate_order.index(gates[0])
+        return slice(first * self.hidden_features, (first + len(gates)) * self.hidden_features)
 
     def split(self, packed: Array) -> tuple[Array, ...]:
-        """Split [..., G*H] into one [..., H] for each gate that has a map, in `gate_order`."""
-        return tuple(jnp.split(packed, len(self.mapped_gates), axis=-1))
+        """Split what is packed, [..., n*H], into n blocks [..., H]: of all gates, one for each that has a map."""
+        return tuple(jnp.split(packed, packed.shape[-1] // self.hidden_features, axis=-1))
 
     def add_to_bias(self, gate: str, amount: GateBias, rngs: rnglib.Rngs) -> None:
         """Add to the bias of a gate, and to those of others where a law says so.
@@ -294,11 +315,9 @@ class PackedCell(Cell):
             amount: a number, one per unit [H], or a law, see `cells.gate_biases`.
             rngs: keys for the law; a number takes none.
         """
-        units = self.hidden_features
         shares = {gate: amount}
         if isinstance(amount, GateBiasLaw):
-            drawn = amount.draw(rngs.params(), (units,), self.param_dtype)
+            drawn = amount.draw(rngs.params(), (self.hidden_features,), self.param_dtype)
             shares = {gate: drawn} | {other: -drawn for other in amount.opposed if other in self.mapped_gates}
         for name, share in shares.items():
-            start = self.mapped_gates.index(name) * units
-            self.bias[...] = self.bias[...].at[start : start + units].add(jnp.asarray(share, self.param_dtype))
+            self.bias[...] = self.bias[...].at[self.columns(name)].add(jnp.asarray(share, self.param_dtype))

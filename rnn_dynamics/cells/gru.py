@@ -1,4 +1,4 @@
-"""The gated recurrent unit, in the form of cuDNN, torch and Flax."""
+"""The gated recurrent unit: in the form of cuDNN, torch and Flax, and as it was published."""
 
 from collections.abc import Mapping
 from typing import Unpack
@@ -56,6 +56,56 @@ class GRUCell(PackedCell):
             "reset": reset,
             "update": jax.nn.sigmoid(x_z + h_z),
             "candidate": jnp.tanh(x_n + reset * (h_n + self.per_unit(self.recurrent_bias, h_n))),
+        }
+
+    def combine(self, carry: Array, gates: Mapping[str, Array]) -> Array:
+        """Return h_t from h_{t-1} [..., H] and the gates."""
+        return (1 - gates["update"]) * gates["candidate"] + gates["update"] * carry
+
+
+class ChoGRUCell(PackedCell):
+    r"""GRU with the reset gate before the matmul, as it was published (Cho et al. 2014, EMNLP, equations 5-8).
+
+    .. math::
+        r_t &= \sigma(W_{xr} x_t + W_{hr} h_{t-1} + b_r) \\
+        z_t &= \sigma(W_{xz} x_t + W_{hz} h_{t-1} + b_z) \\
+        n_t &= \tanh(W_{xn} x_t + W_{hn} (r_t \odot h_{t-1}) + b_n) \\
+        h_t &= (1 - z_t) \odot n_t + z_t \odot h_{t-1}
+
+    The paper omits the biases. The carry is h, N = H. A step takes two matmuls in a row where `GRUCell` takes one.
+
+    Args:
+        in_features: F.
+        hidden_features: H.
+        update_bias: added to b_z at initialisation; large values keep the state. A number, or one per unit.
+        **options: initialisers, dtypes and keys, see `PackedCell`.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    gate_order = ("reset", "update", "candidate")
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        update_bias: GateBias = 0.0,
+        **options: Unpack[PackedOptions],
+    ):
+        super().__init__(in_features, hidden_features, **options)
+        self.add_to_bias("update", update_bias, options["rngs"])
+
+    def gates_from_drive(self, carry: Array, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:
+        """Return the gates r, z, n under their full names, each [..., H]; n reads r."""
+        x_r, x_z, x_n = self.split(drive)
+        h_r, h_z = self.split(self.recur(carry, "reset", "update"))
+        reset = given.get("reset", jax.nn.sigmoid(x_r + h_r))
+        return {
+            "reset": reset,
+            "update": jax.nn.sigmoid(x_z + h_z),
+            "candidate": jnp.tanh(x_n + self.recur(reset * carry, "candidate")),
         }
 
     def combine(self, carry: Array, gates: Mapping[str, Array]) -> Array:

@@ -1,4 +1,4 @@
-"""Cho et al. 2014 in the form of cuDNN."""
+"""Cho et al. 2014: in the form of cuDNN, and as published."""
 
 import numpy as np
 
@@ -12,4 +12,10 @@ def gru(cell, carry, x):
     return (1 - z) * n + z * carry
 
 
-BY_HAND = {"GRUCell": gru}
+def published_gru(cell, carry, x):
+    (rx, rh, rb), (zx, zh, zb), (nx, nh, nb) = blocks(cell)
+    r, z = sigmoid(x @ rx + carry @ rh + rb), sigmoid(x @ zx + carry @ zh + zb)
+    return z * carry + (1 - z) * np.tanh(x @ nx + (r * carry) @ nh + nb)
+
+
+BY_HAND = {"GRUCell": gru, "ChoGRUCell": published_gru}
