@@ -3,9 +3,12 @@
 `max_slope` is gamma = sup|phi'|: gradients must vanish if ||W||_2 < 1/gamma (Pascanu, Mikolov and Bengio 2013, section
 2.1). `slope_at_zero` is phi'(0), the linear gain of a quiescent network. At the kink of a piecewise linear function
 `slope_at_zero` is the one that automatic differentiation uses.
+
+`modrelu` has a trained bias of each unit and so is no entry of `ACTIVATIONS`, but a function that cells call.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -24,32 +27,32 @@ class Activation:
         function: Array [...] -> Array [...].
         max_slope: sup|phi'| over the reals.
         slope_at_zero: phi'(0).
-        reference: paper, where it has one.
+        reference: the paper that it comes from, or that brought it into networks.
     """
 
     name: str
     function: Callable[[Array], Array]
     max_slope: float
     slope_at_zero: float
-    reference: str = ""
+    reference: str
 
     def __call__(self, preactivation: Array) -> Array:
         """Apply the function elementwise."""
         return self.function(preactivation)
 
 
-# The slope of x*Phi(x) is Phi(x) + x*phi(x); its own derivative vanishes at x = sqrt(2).
-_GELU_MAX_SLOPE = 1.1289043315
+# The slope of x*Phi(x) is Phi(x) + x*phi(x), steepest at x = sqrt(2).
+_GELU_MAX_SLOPE = (1 + math.erf(1)) / 2 + math.exp(-1) / math.sqrt(math.pi)
 _SELU_SCALE = 1.0507009873554804934
 _SELU_ALPHA = 1.6732632423543772848
 
 ACTIVATIONS: dict[str, Activation] = {
     activation.name: activation
     for activation in (
-        Activation("tanh", jnp.tanh, 1.0, 1.0),
+        Activation("tanh", jnp.tanh, 1.0, 1.0, "Sompolinsky, Crisanti and Sommers 1988"),
         Activation("relu", jax.nn.relu, 1.0, 0.0, "Nair and Hinton 2010"),
         Activation("leaky_relu", jax.nn.leaky_relu, 1.0, 1.0, "Maas, Hannun and Ng 2013"),
-        Activation("sigmoid", jax.nn.sigmoid, 0.25, 0.25),
+        Activation("sigmoid", jax.nn.sigmoid, 0.25, 0.25, "Rumelhart, Hinton and Williams 1986"),
         Activation("identity", lambda x: x, 1.0, 1.0, "Saxe, McClelland and Ganguli 2014"),
         Activation("softplus", jax.nn.softplus, 1.0, 0.5, "Dugas et al. 2001"),
         Activation("gelu", lambda x: jax.nn.gelu(x, approximate=False), _GELU_MAX_SLOPE, 0.5, "Hendrycks, Gimpel 2016"),
@@ -77,3 +80,25 @@ def find_activation(name: str) -> Activation:
     if name not in ACTIVATIONS:
         raise ValueError(unknown_name("activation", name, ACTIVATIONS))
     return ACTIVATIONS[name]
+
+
+def modrelu(preactivation: Array, bias: Array) -> Array:
+    r"""Shrink the modulus and keep the direction (Arjovsky, Shah and Bengio 2016).
+
+    .. math:: \mathrm{modReLU}(z) = \frac{z}{|z|}\,\max(|z| + b,\, 0), \qquad \mathrm{modReLU}(0) = 0
+
+    On the real line its slope is 1 where |x| + b >= 0 and else 0, so sup|phi'| = 1, and phi'(0) is 1 at b = 0, where it
+    is the identity, and 0 below. In the plane it is 1 along z and 1 + b/|z| across: at most 1 as long as b <= 0.
+
+    Args:
+        preactivation: z, real or complex [..., H].
+        bias: b, real, of a shape that meets the preactivation's.
+
+    Returns:
+        Values like the preactivation.
+    """
+    modulus, direction = jnp.abs(preactivation), jnp.sign(preactivation)
+    if jnp.iscomplexobj(preactivation):  # sign would pass no slope on, and z/|z| one that is NaN at 0
+        somewhere = jnp.where(preactivation == 0, 1, preactivation)
+        direction = jnp.where(preactivation == 0, 0, somewhere / jnp.abs(somewhere).astype(preactivation.dtype))
+    return jnp.where(modulus + bias >= 0, preactivation + bias.astype(preactivation.dtype) * direction, 0)
