@@ -222,13 +222,14 @@ class PackedOptions(TypedDict, total=False):
 class PackedCell(Cell):
     """A cell with one affine map of inputs and state for each gate, held side by side: one matmul for all.
 
-    The G gates lie in the order of `gate_order`: kernel [F, G*H], recurrent_kernel [H, G*H], bias [G*H].
+    The G gates lie in the order of `gate_order`: kernel [F, G*H], recurrent_kernel [H, G*H], bias [G*H]. A cell whose
+    map of the state is of another form says so in `recurrent_shape` and `recur`.
 
     Args:
         in_features: F.
         hidden_features: H.
         kernel_init: initialiser of the input kernels W_x side by side, [F, G*H].
-        recurrent_kernel_init: initialiser of the recurrent kernels W_h side by side, [H, G*H].
+        recurrent_kernel_init: initialiser of the recurrent kernels W_h side by side, [H, G*H], or `recurrent_shape`.
         bias_init: initialiser of the biases b, [G*H].
         dtype: of the computation (default: param_dtype).
         param_dtype: of the parameters.
@@ -253,10 +254,15 @@ class PackedCell(Cell):
         super().__init__(in_features, hidden_features, dtype=dtype, param_dtype=param_dtype)
         width = len(self.gate_order) * hidden_features
         self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, width), self.param_dtype))
-        self.recurrent_kernel = nnx.Param(
-            recurrent_kernel_init(rngs.params(), (hidden_features, width), self.param_dtype)
+        self.recurrent_kernel: nnx.Variable = nnx.Param(
+            recurrent_kernel_init(rngs.params(), self.recurrent_shape, self.param_dtype)
         )
         self.bias = nnx.Param(bias_init(rngs.params(), (width,), self.param_dtype))
+
+    @property
+    def recurrent_shape(self) -> tuple[int, int]:
+        """Of the parameter `recurrent_kernel`."""
+        return self.hidden_features, self.kernel[...].shape[-1]
 
     def project(self, inputs: Array) -> Array:
         """Map inputs [..., F] to the drive [..., G*H] = inputs @ kernel + bias.
