@@ -18,7 +18,7 @@ class ConstrainedCell(PackedCell):
 
     Optimisers move the free parameter, and W_h keeps its form. `evaluated()` makes W_h once, ahead of a scan; a cell
     that is not evaluated makes it at every step, with the same result. In the evaluated cell `recurrent_kernel` is that
-    kernel, in the precision of the parameters or of the computation, whichever is higher.
+    kernel, in the precision of the parameters or of the computation, whichever is higher, and at least in float32.
     """
 
     @property
@@ -48,8 +48,8 @@ class ConstrainedCell(PackedCell):
         values = self.recurrent_kernel[...]
         if isinstance(self.recurrent_kernel, EvaluatedKernel):
             return values
-        precision = jnp.promote_types(jnp.promote_types(values.dtype, self.dtype), jnp.float32)
-        return self.recurrent_matrix(values.astype(precision)).T
+        precise = max(values.dtype, self.dtype, jnp.dtype(jnp.float32), key=lambda dtype: jnp.finfo(dtype).bits)
+        return self.recurrent_matrix(values.astype(precise)).T
 
 
 def skew(free: Array) -> Array:
