@@ -227,13 +227,14 @@ class PackedCell(Cell):
 
     The G gates lie in the order of `gate_order`: kernel [F, G*H], recurrent_kernel [H, G*H], bias [G*H]. Gates that are
     made of others and have no map of their own are named in `derived`, and come last in `gate_order`; where gates share
-    maps, `block_counts` says how many blocks of H columns each of the three has.
+    maps, `block_counts` says how many blocks of H columns each of the three has. A cell whose map of the state is of
+    another form says so in `recurrent_shape` and `recur`.
 
     Args:
         in_features: F.
         hidden_features: H.
         kernel_init: initialiser of the input kernels W_x side by side, [F, G*H].
-        recurrent_kernel_init: initialiser of the recurrent kernels W_h side by side, [H, G*H].
+        recurrent_kernel_init: initialiser of the recurrent kernels W_h side by side, [H, G*H], or `recurrent_shape`.
         bias_init: initialiser of the biases b, [G*H].
         dtype: of the computation (default: param_dtype).
         param_dtype: of the parameters.
@@ -259,10 +260,10 @@ class PackedCell(Cell):
         rngs: rnglib.Rngs,
     ):
         super().__init__(in_features, hidden_features, dtype=dtype, param_dtype=param_dtype)
-        inputs, hidden, constant = (count * hidden_features for count in self.block_counts())
+        inputs, _, constant = (count * hidden_features for count in self.block_counts())
         self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, inputs), self.param_dtype))
-        self.recurrent_kernel = nnx.Param(
-            recurrent_kernel_init(rngs.params(), (hidden_features, hidden), self.param_dtype)
+        self.recurrent_kernel: nnx.Variable = nnx.Param(
+            recurrent_kernel_init(rngs.params(), self.recurrent_shape, self.param_dtype)
         )
         self.bias = nnx.Param(bias_init(rngs.params(), (constant,), self.param_dtype))
 
@@ -276,6 +277,11 @@ class PackedCell(Cell):
         """Names of the G gates that have an affine map, in the order of their blocks."""
         return tuple(name for name in self.gate_order if name not in self.derived)
 
+    @property
+    def recurrent_shape(self) -> tuple[int, int]:
+        """Of the parameter `recurrent_kernel`."""
+        return self.hidden_features, self.block_counts()[1] * self.hidden_features
+
     def project(self, inputs: Array) -> Array:
         """Map inputs [..., F] to the drive [..., G*H] = inputs @ kernel + bias.
 
@@ -285,18 +291,15 @@ class PackedCell(Cell):
         drive = self.check_inputs(inputs) @ self.kernel[...].astype(self.dtype)
         return drive + self.per_unit(self.bias, drive)
 
-    def recur(self, hidden: Array, *gates: str) -> Array:
-        """Map the hidden state [..., H] to its share of preactivations, side by side.
-
-        Args:
-            hidden: [..., H].
-            *gates: those whose share it is, neighbours in `gate_order` (default: all that the kernel holds).
-
-        Returns:
-            One [..., H] for each gate, [..., G*H].
-        """
+    def recur(self, hidden: Array) -> Array:
+        """Map the hidden state [..., H] to its share of every gate's preactivation, [..., G*H]."""
         hidden, recurrent_kernel = self.cast(hidden, self.recurrent_kernel[...])
-        return hidden @ (recurrent_kernel[:, self.columns(*gates)] if gates else recurrent_kernel)
+        return hidden @ recurrent_kernel
+
+    def recur_to(self, gates: tuple[str, ...], hidden: Array) -> Array:
+        """Map the hidden state [..., H] to the share of some gates, neighbours in `gate_order`: [..., n*H]."""
+        hidden, recurrent_kernel = self.cast(hidden, self.recurrent_kernel[...])
+        return hidden @ recurrent_kernel[:, self.columns(*gates)]
 
     def columns(self, *gates: str) -> slice:
         """Say where gates that are neighbours in `gate_order` lie in what is packed."""

@@ -127,6 +127,8 @@ class DrivenSystem:
         """
         if not isinstance(cell, nnx.RNNCellBase):
             raise TypeError(f"cell must be an nnx.RNNCellBase, got {type(cell).__name__}; for a function use from_step")
+        if dtype is not None:  # first, for what is evaluated in float32 is a rotation to no more than its digits
+            cell = _with_dtype(cell, dtype)
         if isinstance(cell, Evaluable):
             cell = cell.evaluated()
         in_features = cell.in_features  # pyright: ignore[reportAttributeAccessIssue]
@@ -138,7 +140,7 @@ class DrivenSystem:
                 f"carry must have the cell's dtype {_dtypes(own_carry)}, got {_dtypes(carry)}; "
                 "dtype=... casts cell and carry"
             )
-        graph, params = nnx.split(cell if dtype is None else _with_dtype(cell, dtype))
+        graph, params = nnx.split(cell)
         return cls._make(CellStep(graph), params, carry, in_features, dtype)
 
     @classmethod
