@@ -8,11 +8,12 @@ import re
 from typing import Any, get_args
 
 from rnn_dynamics.cells.activations import find_activation
-from rnn_dynamics.cells.base import Cell, PackedCell
+from rnn_dynamics.cells.base import Cell
 from rnn_dynamics.cells.elman import ElmanCell
 from rnn_dynamics.cells.gru import GRUCell
 from rnn_dynamics.cells.leaky_elman import LeakyElmanCell
 from rnn_dynamics.cells.lstm import LSTMCell
+from rnn_dynamics.cells.packed import PackedCell
 from rnn_dynamics.discovery import discover, unknown_name
 
 CELLS: dict[str, type[Cell]] = discover(

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnn_dynamics.cells.base import NONE_GIVEN, PackedOptions
+from rnn_dynamics.cells.base import NONE_GIVEN
 from rnn_dynamics.cells.constrained import ConstrainedCell, skew
 from rnn_dynamics.cells.initializers import gaussian
+from rnn_dynamics.cells.packed import PackedOptions
 
 
 class AntisymmetricCell(ConstrainedCell):

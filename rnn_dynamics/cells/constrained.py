@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from rnn_dynamics.cells.base import PackedCell
+from rnn_dynamics.cells.packed import PackedCell
 
 
 class EvaluatedKernel(nnx.Variable):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions, orthogonal
+from rnn_dynamics.cells.base import NONE_GIVEN
+from rnn_dynamics.cells.packed import PackedCell, PackedOptions, orthogonal
 
 
 class CoRNNCell(PackedCell):

@@ -6,7 +6,8 @@ from typing import Unpack
 from jax import Array
 
 from rnn_dynamics.cells.activations import find_activation
-from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions
+from rnn_dynamics.cells.base import NONE_GIVEN
+from rnn_dynamics.cells.packed import PackedCell, PackedOptions
 
 
 class ElmanCell(PackedCell):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions
+from rnn_dynamics.cells.base import NONE_GIVEN
 from rnn_dynamics.cells.gate_biases import GateBias
+from rnn_dynamics.cells.packed import PackedCell, PackedOptions
 
 
 class JANETCell(PackedCell):

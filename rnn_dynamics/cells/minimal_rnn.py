@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions, lecun_normal
+from rnn_dynamics.cells.base import NONE_GIVEN
 from rnn_dynamics.cells.gate_biases import GateBias
+from rnn_dynamics.cells.packed import PackedCell, PackedOptions, lecun_normal
 
 
 class MinimalRNNCell(PackedCell):

@@ -10,8 +10,9 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from rnn_dynamics.cells.activations import ACTIVATIONS, modrelu
-from rnn_dynamics.cells.base import NONE_GIVEN, PackedOptions, Setting
+from rnn_dynamics.cells.base import NONE_GIVEN, Setting
 from rnn_dynamics.cells.constrained import ConstrainedCell, skew
+from rnn_dynamics.cells.packed import PackedOptions
 from rnn_dynamics.discovery import unknown_name
 
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnn_dynamics.cells.base import NONE_GIVEN, PackedCell, PackedOptions
+from rnn_dynamics.cells.base import NONE_GIVEN
 from rnn_dynamics.cells.gate_biases import GateBias
+from rnn_dynamics.cells.packed import PackedCell, PackedOptions
 
 
 class RecurrentHighwayCell(PackedCell):
