@@ -14,7 +14,7 @@ from rnn_dynamics.cells.packed import PackedOptions
 
 
 class AntisymmetricCell(ConstrainedCell):
-    r"""AntisymmetricRNN (Chang, Chen, Haber and Chi 2019, equation 9).
+    r"""AntisymmetricRNN (Chang, Chen, Haber and Chi 2019).
 
     .. math:: h_t = h_{t-1} + \varepsilon \tanh\bigl((W - W^\top - \gamma I)\, h_{t-1} + V x_t + b\bigr)
 
@@ -28,8 +28,8 @@ class AntisymmetricCell(ConstrainedCell):
         hidden_features: H.
         step: epsilon > 0, a number or one per unit [H]; not trained, and `vmap` can carry it.
         damping: gamma >= 0, likewise.
-        **options: initialisers, dtypes and keys, see `PackedCell`; recurrent_kernel_init is that of W, N(0, 1/H) as in
-            the paper if not given.
+        **options: initialisers, dtypes and keys, see `PackedCell`; recurrent_kernel_init is that of W, N(0, 1/H) if
+            not given.
 
     Raises:
         ValueError: a size below 1, a step <= 0, a damping < 0.
@@ -69,7 +69,7 @@ class AntisymmetricCell(ConstrainedCell):
 
 
 class GatedAntisymmetricCell(AntisymmetricCell):
-    r"""AntisymmetricRNN with an input gate (Chang, Chen, Haber and Chi 2019, equations 12 and 13).
+    r"""AntisymmetricRNN with an input gate (Chang, Chen, Haber and Chi 2019).
 
     .. math::
         z_t &= \sigma\bigl((W - W^\top - \gamma I)\, h_{t-1} + V_z x_t + b_z\bigr) \\

@@ -19,7 +19,7 @@ class CoRNNCell(PackedCell):
                - \gamma y_{n-1} - \epsilon z_{n-1}\bigr) \\
         y_n &= y_{n-1} + \Delta t\, z_n
 
-    The paper's equation 3 leaves open whether the damping reads :math:`z_{n-1}`, as here and in its experiments, or
+    The paper allows both that the damping reads :math:`z_{n-1}`, as here and in the authors' code, and that it reads
     :math:`z_n`: that is `ImplicitCoRNNCell`. The carry is (z, y), so the state has N = 2H entries, and the output is y.
 
     Without weights every unit is the map of an oscillator, of determinant :math:`1 - \Delta t\, \epsilon` and trace
@@ -88,7 +88,7 @@ class CoRNNCell(PackedCell):
 
 
 class ImplicitCoRNNCell(CoRNNCell):
-    r"""coRNN whose damping is taken from the velocity after the step (Rusch and Mishra 2021, n-bar = n).
+    r"""coRNN whose damping is taken from the velocity after the step (Rusch and Mishra 2021).
 
     .. math::
         z_n &= z_{n-1} + \Delta t \bigl(\tanh(W y_{n-1} + \mathcal{W} z_{n-1} + V u_n + b)

@@ -1,19 +1,17 @@
 """The independently recurrent network: every unit hears itself alone."""
 
-from collections.abc import Mapping
 from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnn_dynamics.cells.activations import find_activation
-from rnn_dynamics.cells.base import NONE_GIVEN
-from rnn_dynamics.cells.packed import PackedCell, PackedOptions
+from rnn_dynamics.cells.elman import ElmanCell
+from rnn_dynamics.cells.packed import PackedOptions
 
 
-class IndRNNCell(PackedCell):
-    r"""IndRNN (Li, Li, Cook, Zhu and Gao 2018).
+class IndRNNCell(ElmanCell):
+    r"""IndRNN (Li, Li, Cook, Zhu and Gao 2018): an Elman network whose W_h is diagonal.
 
     .. math:: h_t = \phi(W x_t + u \odot h_{t-1} + b)
 
@@ -34,15 +32,11 @@ class IndRNNCell(PackedCell):
         ValueError: a size below 1, an unknown activation.
     """
 
-    gate_order = ("hidden",)
-    candidates = ("hidden",)
-
     def __init__(
         self, in_features: int, hidden_features: int, *, activation: str = "relu", **options: Unpack[PackedOptions]
     ):
-        self.activation = find_activation(activation)
         options.setdefault("recurrent_kernel_init", jax.nn.initializers.uniform(1.0))
-        super().__init__(in_features, hidden_features, **options)
+        super().__init__(in_features, hidden_features, activation=activation, **options)
 
     @property
     def recurrent_shape(self) -> tuple[int, int]:
@@ -53,11 +47,3 @@ class IndRNNCell(PackedCell):
         """Map the hidden state [..., H] to u h [..., H]."""
         hidden, u = self.cast(hidden, self.recurrent_kernel[...])
         return hidden * jnp.broadcast_to(u[0], hidden.shape)
-
-    def gates_from_drive(self, carry: Array, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:
-        """Return the one candidate, h_t [..., H], from h_{t-1} and the drive W x_t + b [..., H]."""
-        return {"hidden": self.activation(drive + self.recur(carry))}
-
-    def combine(self, carry: Array, gates: Mapping[str, Array]) -> Array:
-        """Return h_t: nothing but the candidate."""
-        return gates["hidden"]

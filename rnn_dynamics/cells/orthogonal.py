@@ -33,7 +33,7 @@ def henaff(key: Array, shape: tuple[int, int], dtype: DTypeLike = jnp.float32) -
 
 
 def cayley(key: Array, shape: tuple[int, int], dtype: DTypeLike = jnp.float32) -> Array:
-    """Rotate H/2 planes by angles from U(0, pi/2) under Cayley's map (Helfrich, Willmott and Ye 2018, section 3.2).
+    """Rotate H/2 planes by angles from U(0, pi/2) under Cayley's map (Helfrich, Willmott and Ye 2018).
 
     The blocks' entries are tan(angle / 2); exp(A) rotates by these, at most one radian.
 

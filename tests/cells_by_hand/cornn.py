@@ -1,4 +1,4 @@
-"""Rusch and Mishra 2021, equation 3 with its two readings of n-bar."""
+"""Rusch and Mishra 2021, the damping from the velocity before or after the step."""
 
 import numpy as np
 
