@@ -1,6 +1,8 @@
 """Every method of measuring growth against every other and against dense matrices in NumPy, on every cell.
 
-In double precision all start from the same frame, so they agree to rounding however well it has aligned.
+In double precision all start from the same frame, so they agree to rounding however well it has aligned. Four networks
+are measured as they are. Of every other cell the methods get the Jacobians along its trajectory, as a linear system
+that is driven by them: so one program, compiled once, measures all.
 """
 
 from functools import partial
@@ -31,24 +33,33 @@ BACK = 4
 CHUNKS = 3
 HORIZONS = [1, 3, STEPS]
 INPUTS = noise(ALIGNED + STEPS, 2)
-SIZE = 6
-"""Of the state, if the cell's arrays divide it."""
+SIZE, REPLAYED_SIZE = 6, 8
+"""Of the state."""
 
 
-def cell_of(name, **options):
+def cell_of(name, size=SIZE, **options):
+    """A cell with a state of that size."""
     arrays = len(jax.tree.leaves(CELLS[name].carry_structure))
-    return any_cell(name, hidden=SIZE // arrays, **options)
+    return any_cell(name, hidden=size - 1 if name == "ClockworkCell" else size // arrays, **options)
 
 
 STABLE = cell_of("ElmanCell", gain=0.7, seed=1)
-NETWORKS = {name: cell_of(name) for name in CELLS} | {"stable": STABLE}
-SYSTEMS = {name: DrivenSystem.from_cell(cell) for name, cell in NETWORKS.items()}
+NETWORKS = {name: cell_of(name) for name in ("ElmanCell", "LSTMCell", "GRUCell")} | {"stable": STABLE}
+SYSTEMS = [DrivenSystem.from_cell(cell) for cell in NETWORKS.values()]
+REPLAYED = [name for name in CELLS if name not in NETWORKS]
+WITH_JACOBIANS_THAT_KEEP_ANGLES = {"ExpRNNCell", "ScoRNNCell", "IndRNNCell"}
+"""Orthogonal or diagonal ones, whose covariant vectors are the frame."""
 
 
 def one_of(params, state, inputs_t):
     """Make the step of the network of that number: what compiles once measures all with states of one size."""
     number, systems = params
     return jax.lax.switch(number, [system.step for system in systems], state, inputs_t)
+
+
+def replay(params, state, inputs_t):
+    """Apply the Jacobian that the inputs are."""
+    return inputs_t.reshape(len(state), len(state)) @ state
 
 
 def weighted(state):
@@ -89,25 +100,41 @@ def dense_growth(jacobians):
     return np.array(growth)
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=[*NETWORKS, *REPLAYED])
 def measured(request):
     """Name of the network, its Jacobians in the steps that are measured, and what all methods find there."""
-    state = SYSTEMS[request.param].initial_state
-    alike = {name: system for name, system in SYSTEMS.items() if system.initial_state.shape == state.shape}
-    number = jnp.int32(list(alike).index(request.param))
-    system = DrivenSystem.from_step(one_of, (number, list(alike.values())), state)
-    return request.param, dense_jacobians(system, INPUTS), measure_all(system, INPUTS)
+    if request.param in NETWORKS:
+        number = jnp.int32(list(NETWORKS).index(request.param))
+        system = DrivenSystem.from_step(one_of, (number, SYSTEMS), SYSTEMS[0].initial_state)
+        return request.param, dense_jacobians(system, INPUTS), measure_all(system, INPUTS)
+    jacobians = dense_jacobians(DrivenSystem.from_cell(cell_of(request.param, REPLAYED_SIZE)), INPUTS)
+    system = DrivenSystem.from_step(replay, jnp.zeros(()), jnp.zeros(jacobians.shape[1]))
+    return request.param, jacobians, measure_all(system, jacobians.reshape(len(jacobians), -1))
+
+
+def rounding_of(jacobians):
+    """Unit roundoff times the worst condition number, inf of singular ones: what QRs of these can differ by."""
+    condition = np.max(np.linalg.cond(jacobians))
+    return np.finfo(float).eps * condition if condition < 1e13 else np.inf
 
 
 def test_exponents(measured):
     """Of one run, by five ways; a chunk has no way to differ after as many sweeps as there are chunks."""
-    _, jacobians, results = measured
+    name, jacobians, results = measured
     jacobians, growth = jacobians[ALIGNED:], dense_growth(jacobians)[ALIGNED:]
     expected = np.sort(growth.mean(axis=0))[::-1]
-    assert np.isfinite(expected).all()
-    for name, tolerance in [("spectrum", 1e-13), ("chosen intervals", 1e-9), ("chunks", 1e-12), ("windows", 1e-13)]:
-        np.testing.assert_allclose(results[name].exponents, expected, atol=tolerance, err_msg=name)
-    assert results["spectrum"].log_det_residual < 1e-13
+    rounding = rounding_of(jacobians)
+    compared = slice(None) if np.isfinite(rounding) else slice(len(expected) // 2)
+    for way, tolerance in [("spectrum", 1e-13), ("chosen intervals", 1e-9), ("chunks", 1e-12), ("windows", 1e-13)]:
+        if np.isfinite(rounding):
+            tolerance = max(tolerance, (100 if way == "chosen intervals" else 10) * rounding)
+        found = np.asarray(results[way].exponents)
+        np.testing.assert_allclose(found[compared], expected[compared], rtol=0, atol=tolerance, err_msg=way)
+    if np.isinf(rounding):  # what follows a direction that is mapped to nothing is rounding, and says so
+        assert np.isneginf(results["spectrum"].exponents[-1])
+        assert np.any(growth < np.log(1e-13))
+        return
+    assert results["spectrum"].log_det_residual < max(1e-13, 10 * rounding)
     assert results["chosen intervals"].steps_per_qr > 1
     # The covariant vectors' growth differs by ln c_ii, the distance of a vector from the span of those before it.
     vectors = np.asarray(results["vectors"].vectors)
@@ -115,14 +142,19 @@ def test_exponents(measured):
     before /= np.linalg.norm(before, axis=0)
     at_start, at_end = [np.log(np.abs(np.diag(np.linalg.qr(edge)[1]))) for edge in (before, vectors[-1])]
     boundary = (at_end - at_start) / (STEPS - BACK)
-    assert np.abs(boundary).max() > 1e-3
-    np.testing.assert_allclose(np.mean(results["vectors"].growth, axis=0), results["vectors"].exponents, atol=1e-13)
-    np.testing.assert_allclose(results["vectors"].exponents + boundary, growth[:-BACK].mean(axis=0), atol=1e-11)
+    assert np.abs(boundary).max() > 1e-3 or name in WITH_JACOBIANS_THAT_KEEP_ANGLES
+    np.testing.assert_allclose(
+        np.mean(results["vectors"].growth, axis=0), results["vectors"].exponents, rtol=0, atol=1e-13
+    )
+    np.testing.assert_allclose(
+        results["vectors"].exponents + boundary, growth[:-BACK].mean(axis=0), rtol=0, atol=max(1e-11, 100 * rounding)
+    )
 
 
 def test_singular_values(measured):
     """Forward products, the chain of cotangents and dense algebra."""
     jacobians, product, by_lag = measured[1][ALIGNED:], measured[2]["product"], measured[2]["norm by lag"]
+    rounding = rounding_of(jacobians)
     for number, horizon in enumerate(HORIZONS):
         dense = np.linalg.multi_dot([*jacobians[:horizon][::-1], np.eye(len(jacobians[0]))])
         expected = np.linalg.svd(dense, compute_uv=False)
@@ -132,7 +164,9 @@ def test_singular_values(measured):
             product.log_singular_values[number][resolved], np.log(expected[resolved]), atol=1e-7, err_msg=str(horizon)
         )
         log_dets = np.linalg.slogdet(jacobians[:horizon])[1]
-        assert float(np.sum(product.log_singular_values[number])) == pytest.approx(log_dets.sum(), abs=1e-12)
+        if np.isfinite(rounding):
+            tolerance = max(1e-12, 10 * horizon * rounding)
+            assert float(np.sum(product.log_singular_values[number])) == pytest.approx(log_dets.sum(), abs=tolerance)
     assert float(by_lag.log_norm[-1]) == pytest.approx(float(product.log_norm[-1]), abs=1e-12)
     back = np.eye(len(jacobians[0]))
     for lag in range(1, STEPS + 1):
@@ -140,6 +174,7 @@ def test_singular_values(measured):
         assert float(by_lag.log_norm[lag]) == pytest.approx(np.log(np.linalg.norm(back, 2)), abs=1e-12)
 
 
+@pytest.mark.parametrize("measured", NETWORKS, indirect=True)
 def test_gradient_of_a_loss(measured):
     """By taps in the backward pass of a layer, by the chain of cotangents along it, and within its bound."""
     name, _, results = measured
