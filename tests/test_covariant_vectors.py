@@ -32,12 +32,12 @@ def test_each_jacobian_maps_the_vectors_onto_the_next(measured):
     system, inputs, jacobians, result = measured
     vectors, growth = np.asarray(result.vectors), np.asarray(result.growth)
     assert vectors.shape == (LAST - FIRST, 8, 8)
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-14)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=0, atol=1e-14)
     pushed, factors = jacobians[1:] @ vectors[:-1], np.exp(growth[1:, None, :])
-    np.testing.assert_allclose(pushed / factors, vectors[1:], atol=1e-8)  # a factor e^-9 multiplies rounding
+    np.testing.assert_allclose(pushed / factors, vectors[1:], rtol=0, atol=1e-8)  # a factor e^-9 multiplies rounding
     norms = np.linalg.norm(jacobians[1:], 2, axis=(1, 2))
     assert np.max(np.abs(pushed - factors * vectors[1:]).max(axis=(1, 2)) / norms) < 3e-15
-    np.testing.assert_allclose(result.states, np.asarray(trajectory(system, inputs))[FIRST:LAST], atol=1e-12)
+    np.testing.assert_allclose(result.states, np.asarray(trajectory(system, inputs))[FIRST:LAST], rtol=0, atol=1e-12)
     assert result.first_nonfinite_step == -1
 
 
@@ -46,7 +46,7 @@ def test_angles_and_participation_ratios_are_those_of_the_vectors(measured):
     vectors, angles = np.asarray(result.vectors), np.asarray(result.angles)
     apart = ~np.eye(8, dtype=bool)
     cosines = np.abs(np.einsum("tni,tnj->tij", vectors, vectors))
-    np.testing.assert_allclose(np.cos(angles)[:, apart], cosines[:, apart], atol=1e-13)
+    np.testing.assert_allclose(np.cos(angles)[:, apart], cosines[:, apart], rtol=0, atol=1e-13)
     assert np.all(angles[:, ~apart] == 0)
     ratios = 1 / np.sum(vectors**4, axis=1)
     np.testing.assert_allclose(result.participation_ratio, ratios.mean(axis=0), rtol=1e-13)
@@ -59,9 +59,9 @@ def test_leading_vectors_are_those_of_all_and_span_subspaces(measured):
     system, inputs, _, result = measured
     leading = covariant_lyapunov_vectors(system, inputs, k=4, **RUN)
     vectors = np.asarray(result.vectors)[:, :, :4]
-    np.testing.assert_allclose(np.abs(leading.vectors), np.abs(vectors), atol=1e-8)
+    np.testing.assert_allclose(np.abs(leading.vectors), np.abs(vectors), rtol=0, atol=1e-8)
     expected = [subspace_angles(columns[:, :1], columns[:, 1:]).min() for columns in vectors[:5]]
-    np.testing.assert_allclose(np.asarray(leading.angle_between_subspaces(1))[:5], expected, atol=1e-7)
+    np.testing.assert_allclose(np.asarray(leading.angle_between_subspaces(1))[:5], expected, rtol=0, atol=1e-7)
     with pytest.raises(ValueError, match="dimension must be between 1 and 3, one less than the vectors, got 4"):
         leading.angle_between_subspaces(4)
 
@@ -76,19 +76,19 @@ def test_vectors_of_a_constant_map_are_its_eigenvectors():
     result = covariant_lyapunov_vectors(
         linear_system(basis @ np.diag(eigenvalues) @ np.linalg.inv(basis)), **LINEAR_RUN
     )
-    np.testing.assert_allclose(result.exponents, np.log(np.abs(eigenvalues)), atol=1e-12)
-    np.testing.assert_allclose(result.standard_error, 0, atol=1e-12)
+    np.testing.assert_allclose(result.exponents, np.log(np.abs(eigenvalues)), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(result.standard_error, 0, rtol=0, atol=1e-12)
     overlap = np.abs(np.sum(np.asarray(result.vectors) * basis, axis=1))
-    np.testing.assert_allclose(overlap, 1, atol=1e-13)
+    np.testing.assert_allclose(overlap, 1, rtol=0, atol=1e-13)
     np.testing.assert_allclose(result.participation_ratio, 1 / np.sum(basis**4, axis=0), rtol=1e-10)
-    np.testing.assert_allclose(np.cos(np.asarray(result.angles)[3]), np.abs(basis.T @ basis), atol=1e-12)
+    np.testing.assert_allclose(np.cos(np.asarray(result.angles)[3]), np.abs(basis.T @ basis), rtol=0, atol=1e-12)
 
 
 def test_an_orthogonal_map_keeps_right_angles():
     matrix = 1.3 * jax.random.orthogonal(jax.random.key(3), 4, dtype=jnp.float64)
     result = covariant_lyapunov_vectors(linear_system(matrix), **LINEAR_RUN)
-    np.testing.assert_allclose(result.exponents, np.log(1.3), atol=1e-13)
-    np.testing.assert_allclose(np.asarray(result.angles)[:, ~np.eye(4, dtype=bool)], np.pi / 2, atol=1e-12)
+    np.testing.assert_allclose(result.exponents, np.log(1.3), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(np.asarray(result.angles)[:, ~np.eye(4, dtype=bool)], np.pi / 2, rtol=0, atol=1e-12)
 
 
 def test_small_angles_keep_their_digits():
@@ -119,10 +119,10 @@ def test_driven_shears_have_vectors_in_closed_form(upper):
             slopes[t + 1] = shears[t, 1] / 2 + slopes[t] / 4
     vectors, angles, w = np.asarray(result.vectors), np.asarray(result.angles), slopes[51:71]
     if upper:
-        np.testing.assert_allclose(vectors[:, 0, 1] / vectors[:, 1, 1], w, atol=1e-13)
+        np.testing.assert_allclose(vectors[:, 0, 1] / vectors[:, 1, 1], w, rtol=0, atol=1e-13)
     else:
-        np.testing.assert_allclose(vectors[:, 1, 0] / vectors[:, 0, 0], w, atol=1e-13)
-    np.testing.assert_allclose(angles[:, 0, 1], np.pi / 2 - np.arctan(np.abs(w)), atol=1e-13)
+        np.testing.assert_allclose(vectors[:, 1, 0] / vectors[:, 0, 0], w, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(angles[:, 0, 1], np.pi / 2 - np.arctan(np.abs(w)), rtol=0, atol=1e-13)
 
 
 def henon_step(params, carry, inputs_t):
@@ -146,9 +146,9 @@ def test_directions_of_the_henon_map_are_singular_vectors_of_long_products():
             future = jacobians[t + s] @ future
         fast, slow = np.linalg.svd(past)[0][:, 0], np.linalg.svd(future)[2][1]
         vectors = directions[t - 101]
-        np.testing.assert_allclose(abs(fast @ vectors[:, 0]), 1, atol=1e-13)
-        np.testing.assert_allclose(abs(slow @ vectors[:, 1]), 1, atol=1e-9)
-        np.testing.assert_allclose(np.cos(angles[t - 101, 0, 1]), abs(fast @ slow), atol=1e-5)
+        np.testing.assert_allclose(abs(fast @ vectors[:, 0]), 1, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(abs(slow @ vectors[:, 1]), 1, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(np.cos(angles[t - 101, 0, 1]), abs(fast @ slow), rtol=0, atol=1e-5)
 
 
 def test_what_a_singular_jacobian_kills_lies_in_its_kernel():
@@ -166,7 +166,7 @@ def test_what_a_singular_jacobian_kills_lies_in_its_kernel():
     assert np.all(np.isneginf(result.exponents) == np.isneginf(growth).any(axis=0))
     pushed = jacobians[1:] @ vectors[:-1]
     expected = np.exp(growth[1:, None, :]) * np.where(killed[:, None, :], 0.0, vectors[1:])
-    np.testing.assert_allclose(pushed, expected, atol=1e-11)
+    np.testing.assert_allclose(pushed, expected, rtol=0, atol=1e-11)
 
 
 def exploding_step(params, carry, inputs_t):

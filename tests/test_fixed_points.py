@@ -47,7 +47,7 @@ def test_one_unit_with_gain_has_three_fixed_points():
     found = fixed_points(system, np.linspace(-2, 2, 41)[:, None]).fixed
     outer = brentq(lambda x: np.tanh(1.7 * x) - x, 0.1, 1, xtol=1e-15)
     order = np.argsort(found.states[:, 0])
-    np.testing.assert_allclose(found.states[order, 0], [-outer, 0, outer], atol=1e-14)
+    np.testing.assert_allclose(found.states[order, 0], [-outer, 0, outer], rtol=0, atol=1e-14)
     assert found.stable[order].tolist() == [True, False, True]
     assert found.unstable_directions[order].tolist() == [0, 1, 0]
     slope = 1.7 * (1 - outer**2)
@@ -71,7 +71,7 @@ def test_a_ghost_of_two_fixed_points_is_slow_and_not_fixed():
     # There F(x) - x is about 1e-4 F' / gain, and its minimum lies where the slope of F is 1.
     x = np.arctanh(np.sqrt(1 - 1 / gain))
     expected = (-x - critical - 1e-4) / gain
-    np.testing.assert_allclose(found.slow.states[0], expected, atol=1e-6)
+    np.testing.assert_allclose(found.slow.states[0], expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(np.sqrt(2 * found.slow.speeds[0]), 1e-4 / gain, rtol=1e-3)
     assert found.slow.eigenvalues[0, 0] == pytest.approx(1, abs=1e-6)
     assert np.all(found.fixed.states > 0.5)  # the one that is left
@@ -104,7 +104,7 @@ def test_hopfields_patterns_are_attractors():
     assert found.unstable_directions[origin] == 3
     for number in range(7):
         slope = strength * (1 if number == origin else 1 - m**2)
-        np.testing.assert_allclose(found.eigenvalues[number], [slope] * 3 + [0] * 13, atol=1e-13)
+        np.testing.assert_allclose(found.eigenvalues[number], [slope] * 3 + [0] * 13, rtol=0, atol=1e-13)
     assert found.hits[origin] == 4
 
 
@@ -141,9 +141,9 @@ def test_an_lstm_without_weights_rests_at_zero():
         rngs=nnx.Rngs(0),
     )
     found = fixed_points(DrivenSystem.from_cell(cell), normal(5, 6), jnp.array([2.0])).fixed
-    np.testing.assert_allclose(found.states, np.zeros((1, 6)), atol=1e-14)
-    np.testing.assert_allclose(found.eigenvalues, [[0.5] * 3 + [0] * 3], atol=1e-14)
-    np.testing.assert_allclose(found.time_constants, [[1 / np.log(2)] * 3 + [0] * 3], atol=1e-13)
+    np.testing.assert_allclose(found.states, np.zeros((1, 6)), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(found.eigenvalues, [[0.5] * 3 + [0] * 3], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(found.time_constants, [[1 / np.log(2)] * 3 + [0] * 3], rtol=0, atol=1e-13)
 
 
 def test_single_precision_and_a_line_of_fixed_points():
@@ -153,7 +153,7 @@ def test_single_precision_and_a_line_of_fixed_points():
     assert found.states.dtype == np.float32
     assert len(found.states) == 6
     np.testing.assert_allclose(np.sort(found.states[:, 0]), np.sort(normal(6, 2)[:, 0]), rtol=1e-5)
-    np.testing.assert_allclose(found.states[:, 1], 0, atol=1e-6)
+    np.testing.assert_allclose(found.states[:, 1], 0, rtol=0, atol=1e-6)
     assert np.all(np.isposinf(found.time_constants[:, 0]))
     assert not found.stable.any()
 

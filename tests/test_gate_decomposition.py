@@ -57,7 +57,7 @@ def some_step(name):
 def test_paths_sum_to_the_jacobian(name):
     cell, _, _, paths, whole = some_step(name)
     assert set(paths) == {"direct", *cell.gate_order}
-    np.testing.assert_allclose(sum(paths.values()), whole, atol=1e-15)
+    np.testing.assert_allclose(sum(paths.values()), whole, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", [*CELLS, "nested"])
@@ -91,7 +91,7 @@ def test_paths_of_an_lstm_in_formulas():
         below = block if name == "output" else np.diag(to_h) @ block
         expected[name] = np.block([[zero, zero if name == "output" else block], [zero, below]])
     for name, matrix in expected.items():
-        np.testing.assert_allclose(paths[name], matrix, atol=1e-15, err_msg=name)
+        np.testing.assert_allclose(paths[name], matrix, rtol=0, atol=1e-15, err_msg=name)
 
 
 def test_paths_of_a_gru_in_formulas():
@@ -110,7 +110,7 @@ def test_paths_of_a_gru_in_formulas():
         "candidate": np.diag(into_n * r) @ w_n,
     }
     for name, matrix in expected.items():
-        np.testing.assert_allclose(paths[name], matrix, atol=1e-15, err_msg=name)
+        np.testing.assert_allclose(paths[name], matrix, rtol=0, atol=1e-15, err_msg=name)
 
 
 def test_a_reset_gate_before_the_matmul_acts_through_all_that_reads_it():
@@ -121,9 +121,11 @@ def test_a_reset_gate_before_the_matmul_acts_through_all_that_reads_it():
     n = np.tanh(x_n + w_n @ (r * h))
     z = sigmoid(x_z + w_z @ h + n)
     into_n = ((1 - z) + (h - n) * z * (1 - z)) * (1 - n**2)
-    np.testing.assert_allclose(paths["reset"], np.diag(into_n) @ w_n @ np.diag(h * r * (1 - r)) @ w_r, atol=1e-15)
-    np.testing.assert_allclose(paths["candidate"], np.diag(into_n) @ w_n @ np.diag(r), atol=1e-15)
-    np.testing.assert_allclose(paths["update"], np.diag((h - n) * z * (1 - z)) @ w_z, atol=1e-15)
+    np.testing.assert_allclose(
+        paths["reset"], np.diag(into_n) @ w_n @ np.diag(h * r * (1 - r)) @ w_r, rtol=0, atol=1e-15
+    )
+    np.testing.assert_allclose(paths["candidate"], np.diag(into_n) @ w_n @ np.diag(r), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(paths["update"], np.diag((h - n) * z * (1 - z)) @ w_z, rtol=0, atol=1e-15)
 
 
 STEPS, TRANSIENT, TANGENT_TRANSIENT = 30, 2, 3
@@ -155,14 +157,14 @@ def test_against_dense_jacobians(driven_lstm):
     steps = len(growths)
     kept = matrices[-steps:]
     np.testing.assert_allclose(
-        result.path_norm, np.linalg.norm(kept, axis=(2, 3)) / np.sqrt(system.state_size), atol=1e-14
+        result.path_norm, np.linalg.norm(kept, axis=(2, 3)) / np.sqrt(system.state_size), rtol=0, atol=1e-14
     )
-    np.testing.assert_allclose(result.share, shares.mean(axis=0), atol=1e-11)
+    np.testing.assert_allclose(result.share, shares.mean(axis=0), rtol=0, atol=1e-11)
     assert float(result.exponent) == pytest.approx(growths.mean(), abs=1e-12)
     ends = -(-np.arange(11) * steps // 10)
     batches = np.array([shares[a:b].mean(axis=0) for a, b in pairwise(ends)])
     weighted = np.diff(ends)[:, None] / 2.5 * (batches - shares.mean(axis=0)) ** 2
-    np.testing.assert_allclose(result.share_standard_error, np.sqrt(weighted.sum(axis=0) / 90), atol=1e-11)
+    np.testing.assert_allclose(result.share_standard_error, np.sqrt(weighted.sum(axis=0) / 90), rtol=0, atol=1e-11)
     assert np.all(np.abs(result.share) > 1e-3)  # every path had something to be wrong about
     assert float(np.sum(result.share)) == pytest.approx(1, abs=1e-13)
     assert float(result.residual) < 1e-13
@@ -171,8 +173,8 @@ def test_against_dense_jacobians(driven_lstm):
 def test_what_is_shared_out_is_the_first_exponent(driven_lstm):
     _, system, inputs, _, result = driven_lstm
     spectrum = lyapunov_spectrum(system, inputs, k=1, transient=TRANSIENT, tangent_transient=TANGENT_TRANSIENT)
-    np.testing.assert_allclose(result.exponent, spectrum.exponents[0], atol=1e-13)
-    np.testing.assert_allclose(result.exponent_standard_error, spectrum.standard_error[0], atol=1e-13)
+    np.testing.assert_allclose(result.exponent, spectrum.exponents[0], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(result.exponent_standard_error, spectrum.standard_error[0], rtol=0, atol=1e-13)
 
 
 def test_gates_of_a_driven_lstm(driven_lstm):
@@ -182,9 +184,9 @@ def test_gates_of_a_driven_lstm(driven_lstm):
     assert result.gates == ("input", "forget", "output")
     gates = np.stack([named[name] for name in result.gates], axis=1)  # [T, G, H]
     for statistics, axis in [(result.by_step, 2), (result.by_unit, 0)]:
-        np.testing.assert_allclose(statistics.mean, gates.mean(axis=axis), atol=1e-14)
-        np.testing.assert_allclose(statistics.left_saturated, (gates < 0.1).mean(axis=axis), atol=1e-15)
-        np.testing.assert_allclose(statistics.right_saturated, (gates > 0.9).mean(axis=axis), atol=1e-15)
+        np.testing.assert_allclose(statistics.mean, gates.mean(axis=axis), rtol=0, atol=1e-14)
+        np.testing.assert_allclose(statistics.left_saturated, (gates < 0.1).mean(axis=axis), rtol=0, atol=1e-15)
+        np.testing.assert_allclose(statistics.right_saturated, (gates > 0.9).mean(axis=axis), rtol=0, atol=1e-15)
     assert 0.02 < np.mean(gates < 0.1) < 0.98
     assert 0.02 < np.mean(gates > 0.9) < 0.98
     time_scale = -1 / np.log(named["forget"]).mean(axis=0)
@@ -217,14 +219,14 @@ def test_an_lstm_without_weights_has_the_direct_path_alone(idle_lstm):
     """c' = f c and h' = c' / 2 near c = 0. Chrono initialisation: f = 1 - 1/T (Tallec and Ollivier 2018)."""
     result, forget = idle_lstm[0], 1 - 1 / HORIZONS
     np.testing.assert_allclose(result.time_scale, np.append(-1 / np.log(forget), np.zeros(3)), rtol=1e-12)
-    np.testing.assert_allclose(result.share, [1, 0, 0, 0, 0], atol=1e-14)
+    np.testing.assert_allclose(result.share, [1, 0, 0, 0, 0], rtol=0, atol=1e-14)
     assert float(result.exponent) == pytest.approx(np.log(forget[0]), abs=1e-14)
     direct = np.sqrt(np.sum(forget**2) * (1 + 0.5**2) / 6)
-    np.testing.assert_allclose(result.path_norm, np.tile([direct, 0, 0, 0, 0], (599, 1)), atol=1e-15)
-    np.testing.assert_allclose(result.by_unit.mean, [[0.5] * 3, forget, [0.5] * 3], atol=1e-15)
-    np.testing.assert_allclose(result.by_unit.right_saturated, [[0] * 3, [1, 1, 0], [0] * 3], atol=1e-15)
-    np.testing.assert_allclose(result.by_unit.left_saturated, [[0] * 3, [0, 0, 1], [0] * 3], atol=1e-15)
-    np.testing.assert_allclose(result.by_step.right_saturated[7], [0, 2 / 3, 0], atol=1e-15)
+    np.testing.assert_allclose(result.path_norm, np.tile([direct, 0, 0, 0, 0], (599, 1)), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(result.by_unit.mean, [[0.5] * 3, forget, [0.5] * 3], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(result.by_unit.right_saturated, [[0] * 3, [1, 1, 0], [0] * 3], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(result.by_unit.left_saturated, [[0] * 3, [0, 0, 1], [0] * 3], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(result.by_step.right_saturated[7], [0, 2 / 3, 0], rtol=0, atol=1e-15)
 
 
 def test_paths_that_are_nothing_do_not_spoil_derivatives(idle_lstm):
@@ -241,7 +243,7 @@ def test_paths_that_are_nothing_do_not_spoil_derivatives(idle_lstm):
 def test_an_elman_network_has_one_path_and_no_gate():
     result = gate_decomposition(DrivenSystem.from_cell(elman(hidden=4)), noise(1))
     assert (result.paths, result.gates) == (("direct", "hidden"), ())
-    np.testing.assert_allclose(result.share, [0, 1], atol=1e-15)
+    np.testing.assert_allclose(result.share, [0, 1], rtol=0, atol=1e-15)
     np.testing.assert_array_equal(result.time_scale, np.zeros(4))
     assert result.by_unit.mean.shape == (0, 4)
     assert np.all(np.isnan(result.share_standard_error))  # one step has none

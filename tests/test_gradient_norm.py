@@ -22,9 +22,9 @@ def test_against_dense_products():
         for lag in range(1, 5):
             products.append(products[-1] @ jacobians[end - lag])
         expected.append([np.log(np.linalg.norm(product) / np.sqrt(system.state_size)) for product in products])
-    np.testing.assert_allclose(result.samples, expected, atol=1e-11)
-    np.testing.assert_allclose(result.log_norm, np.mean(expected, axis=0), atol=1e-11)
-    np.testing.assert_allclose(result.standard_error, np.std(expected, axis=0, ddof=1) / np.sqrt(3), atol=1e-11)
+    np.testing.assert_allclose(result.samples, expected, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(result.log_norm, np.mean(expected, axis=0), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(result.standard_error, np.std(expected, axis=0, ddof=1) / np.sqrt(3), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("gain", [0.9, 0.5])
@@ -33,7 +33,7 @@ def test_reach_of_a_linear_orthogonal_network(gain):
         1, 5, activation="identity", recurrent_kernel_init=orthogonal(gain), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
     )
     result = gradient_norm_by_lag(DrivenSystem.from_cell(cell), noise(100), max_lag=50)
-    np.testing.assert_allclose(result.log_norm, np.log(gain) * np.arange(51), atol=1e-11)
+    np.testing.assert_allclose(result.log_norm, np.log(gain) * np.arange(51), rtol=0, atol=1e-11)
     assert float(result.reach) == pytest.approx(-1 / np.log(gain), abs=1e-9)
 
 
@@ -66,7 +66,9 @@ def test_the_gradient_of_a_loss_on_its_way_back():
 
     for number, end in enumerate((6, 12)):
         norms = [jnp.linalg.norm(jax.grad(loss)(states[end - lag], end - lag, end)) for lag in (0, 1, 6)]
-        np.testing.assert_allclose(result.samples[number, [0, 1, 6]], np.log(np.array(norms) / norms[0]), atol=1e-12)
+        np.testing.assert_allclose(
+            result.samples[number, [0, 1, 6]], np.log(np.array(norms) / norms[0]), rtol=0, atol=1e-12
+        )
 
 
 def test_the_gradient_of_a_loss_may_be_tiny():
@@ -75,7 +77,7 @@ def test_the_gradient_of_a_loss_may_be_tiny():
         gradient_norm_by_lag(system, noise(6), max_lag=6, along=along)
         for along in (lambda state: jnp.full_like(state, 1e-25), jnp.ones_like)
     ]
-    np.testing.assert_allclose(tiny.log_norm, plain.log_norm, atol=1e-6)
+    np.testing.assert_allclose(tiny.log_norm, plain.log_norm, rtol=0, atol=1e-6)
 
 
 def test_probes_have_the_frobenius_norm_on_average():

@@ -66,7 +66,7 @@ def state_and_jacobian(cell, state=STATE):
 
 def assert_same_step(cell, other):
     for a, b in zip(state_and_jacobian(cell), state_and_jacobian(other), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-15)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def assert_same_step(cell, other):
 )
 def test_without_weights_a_unit_keeps_what_its_gate_lets(cell, options, kept):
     """Whatever the inputs and the state: the exponents are ln sigma(b), or ln(1 - sigma(b)) for each highway layer."""
-    np.testing.assert_allclose(state_and_jacobian(idle(cell, **options))[1], np.diag(kept), atol=1e-16)
+    np.testing.assert_allclose(state_and_jacobian(idle(cell, **options))[1], np.diag(kept), rtol=0, atol=1e-16)
 
 
 def test_an_mgu_is_a_gru_with_one_gate_for_both():
@@ -109,7 +109,7 @@ def test_an_mgu_without_feedback_into_its_candidate_is_that_of_flax():
         "hn": {"kernel": np.zeros((HIDDEN, HIDDEN)), "bias": np.zeros(HIDDEN)},
     }
     theirs, _ = linen.MGUCell(HIDDEN, param_dtype=jnp.float64).apply({"params": dense}, STATE, INPUTS)
-    np.testing.assert_allclose(state_and_jacobian(mgu)[0], theirs, atol=1e-15)
+    np.testing.assert_allclose(state_and_jacobian(mgu)[0], theirs, rtol=0, atol=1e-15)
 
 
 def test_a_gru_whose_reset_is_open_is_a_ugrnn():
@@ -152,7 +152,7 @@ def test_a_deep_highway_is_shallow_ones_in_a_row():
         state, of_step = state_and_jacobian(shallow, state)
         product = of_step @ product
     for a, b in zip(state_and_jacobian(deep), (state, product), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-15)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-15)
 
 
 LEVEL_1 = ("candidate_1", "transform_1")
@@ -190,7 +190,7 @@ def test_jacobian_of_a_minimal_rnn():
     z = np.asarray(cell.gates(STATE, INPUTS)["candidate"])
     u = (h_after - z) / (STATE - z)
     expected = np.diag(u) + np.diag((STATE - z) * u * (1 - u)) @ np.asarray(cell.recurrent_kernel[...]).T
-    np.testing.assert_allclose(whole, expected, atol=1e-15)
+    np.testing.assert_allclose(whole, expected, rtol=0, atol=1e-15)
 
 
 def test_numbers_of_a_cell_can_be_swept():
@@ -201,7 +201,7 @@ def test_numbers_of_a_cell_can_be_swept():
     swept = jax.jit(jax.vmap(lambda zeta, bias: after(zeta_logit=zeta, update_bias=bias)))(zetas, biases)
     for number in range(2):
         alone = after(zeta_logit=float(zetas[number]), update_bias=float(biases[number]))
-        np.testing.assert_allclose(swept[number], alone, atol=1e-15)
+        np.testing.assert_allclose(swept[number], alone, rtol=0, atol=1e-15)
     assert not np.allclose(swept[0], swept[1])
 
 

@@ -39,7 +39,7 @@ def is_sparse(block):
 
 
 def is_orthogonal(block):
-    np.testing.assert_allclose(block @ block.T, GAIN**2 * np.eye(SIZE), atol=1e-12)
+    np.testing.assert_allclose(block @ block.T, GAIN**2 * np.eye(SIZE), rtol=0, atol=1e-12)
 
 
 def is_identity(block):
@@ -48,7 +48,7 @@ def is_identity(block):
 
 def is_positive_definite(block):
     """A = R'R/H has least eigenvalue ~ 1/H^2 and mean 1 +- sqrt(2)/H, so A + I has their ratio 1/2 +- 2 %."""
-    np.testing.assert_allclose(block, block.T, atol=1e-14)
+    np.testing.assert_allclose(block, block.T, rtol=0, atol=1e-14)
     eigenvalues = np.linalg.eigvalsh(block)
     assert eigenvalues[-1] == pytest.approx(GAIN, rel=1e-13)
     assert eigenvalues[0] / np.mean(eigenvalues) == pytest.approx(0.5, abs=0.04)

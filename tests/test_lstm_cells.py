@@ -85,7 +85,7 @@ def idle_spectra():
 @pytest.mark.parametrize("number", range(len(IDLE)), ids=[type(cell).__name__ for cell, _ in IDLE])
 def test_exponents_without_recurrent_weights(idle_spectra, number):
     expected = np.sort(IDLE[number][1])[::-1]
-    np.testing.assert_allclose(idle_spectra[number, : len(expected)], expected, atol=1e-13)
+    np.testing.assert_allclose(idle_spectra[number, : len(expected)], expected, rtol=0, atol=1e-13)
     assert np.all(np.isneginf(idle_spectra[number, len(expected) :]))
 
 
@@ -104,8 +104,8 @@ def test_layer_norm_sees_no_scale():
     louder = DrivenSystem.from_cell(cell)
     at = jax.jit(lambda system: (system.step(state, inputs), jacobian(system, state, inputs)))
     after, matrix = at(system)
-    np.testing.assert_allclose(at(louder)[0], after, atol=1e-14)
-    np.testing.assert_allclose(matrix @ state.at[:6].set(0), 0, atol=1e-14)
+    np.testing.assert_allclose(at(louder)[0], after, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(matrix @ state.at[:6].set(0), 0, rtol=0, atol=1e-14)
     assert np.linalg.norm(matrix[:, 6:]) > 0.1
 
 
@@ -157,9 +157,9 @@ def test_scale_is_handed_on_or_annihilated(stabilized):
         c, n, _, _ = np.split(state, 4)
         return np.concatenate([-np.diag(c), -np.diag(n), np.eye(3), np.zeros((3, 3))])
 
-    np.testing.assert_allclose(to_whole @ scales(state), 0, atol=1e-14)
+    np.testing.assert_allclose(to_whole @ scales(state), 0, rtol=0, atol=1e-14)
     forget_wins = np.array([True, False, True])  # m = 3, -4, 4
-    np.testing.assert_allclose(jacobian @ scales(state), np.where(forget_wins, scales(after), 0), atol=1e-14)
+    np.testing.assert_allclose(jacobian @ scales(state), np.where(forget_wins, scales(after), 0), rtol=0, atol=1e-14)
 
 
 def test_nothing_overflows():
@@ -174,8 +174,8 @@ def test_nothing_overflows():
     outputs, gradient = run(nnx.split(cell))
     cell.bias[...] = cell.bias[...].at[:3].add(1000.0)
     of_shifted = run(nnx.split(cell))
-    np.testing.assert_allclose(of_shifted[0], outputs, atol=1e-12)
-    np.testing.assert_allclose(of_shifted[1], gradient, atol=1e-12)
+    np.testing.assert_allclose(of_shifted[0], outputs, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(of_shifted[1], gradient, rtol=0, atol=1e-12)
     assert np.all(np.abs(gradient) > 1e-6)
 
 

@@ -42,7 +42,7 @@ def newman(size):
 @pytest.mark.parametrize(("size", "first", "last"), [(2, -0.28860783, -0.98175501), (3, -0.18448757, -1.18448757)])
 def test_gaussian_products_have_newmans_exponents(size, first, last):
     result = ginibre_spectrum(size, 40_000)
-    np.testing.assert_allclose(newman(size)[[0, -1]], [first, last], atol=1e-8)
+    np.testing.assert_allclose(newman(size)[[0, -1]], [first, last], rtol=0, atol=1e-8)
     # The state itself decays and says nothing here; each step's growth is independent, so errors are Gaussian.
     deviations = (result.exponents - newman(size)) / result.standard_error
     assert np.all(np.abs(deviations) < 4)
@@ -63,8 +63,8 @@ def test_linear_orthogonal_network_grows_by_its_gain(gain):
         1, 12, activation="identity", recurrent_kernel_init=orthogonal(gain), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
     )
     result = lyapunov_spectrum(DrivenSystem.from_cell(cell), noise(300))
-    np.testing.assert_allclose(result.exponents, np.log(gain), atol=1e-14)
-    np.testing.assert_allclose(result.standard_error, 0, atol=1e-14)
+    np.testing.assert_allclose(result.exponents, np.log(gain), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(result.standard_error, 0, rtol=0, atol=1e-14)
 
 
 def test_linear_network_has_the_logarithms_of_its_eigenvalues():
@@ -72,7 +72,7 @@ def test_linear_network_has_the_logarithms_of_its_eigenvalues():
     expected = np.sort(np.log(np.abs(np.linalg.eigvals(matrix))))[::-1]
     result = lyapunov_spectrum(linear_system(matrix), steps=20_000, tangent_transient=500)
     # Complex pairs make the finite-time value oscillate with amplitude O(1/T).
-    np.testing.assert_allclose(result.exponents, expected, atol=5e-4)
+    np.testing.assert_allclose(result.exponents, expected, rtol=0, atol=5e-4)
     assert result.log_det_residual < 1e-12
 
 
@@ -87,7 +87,7 @@ def test_leaky_linear_network():
     system = DrivenSystem.from_step(leaky_step, (jnp.asarray(matrix), jnp.float64(leak)), jnp.ones(3))
     expected = np.sort(np.log(np.abs(1 - leak + leak * np.diag(matrix))))[::-1] / leak  # nats per time constant
     result = lyapunov_spectrum(system, steps=1200, tangent_transient=800)
-    np.testing.assert_allclose(result.exponents / leak, expected, atol=1e-9)
+    np.testing.assert_allclose(result.exponents / leak, expected, rtol=0, atol=1e-9)
 
 
 def test_mean_exponent_of_a_tanh_network():
@@ -113,8 +113,8 @@ def test_lstm_without_weights_forgets_at_its_forget_gate(forget_bias, expected):
         rngs=nnx.Rngs(0),
     )
     result = lyapunov_spectrum(DrivenSystem.from_cell(cell), noise(50), tangent_transient=1)
-    np.testing.assert_allclose(result.exponents[:5], -np.log1p(np.exp(-forget_bias)), atol=1e-14)
-    np.testing.assert_allclose(result.exponents[:5], expected, atol=1e-8)
+    np.testing.assert_allclose(result.exponents[:5], -np.log1p(np.exp(-forget_bias)), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(result.exponents[:5], expected, rtol=0, atol=1e-8)
     assert np.all(np.isneginf(result.exponents[5:]))
     assert result.log_det_residual == 0
 
@@ -200,7 +200,7 @@ def test_leading_exponents_are_those_of_the_full_spectrum():
     full = lyapunov_spectrum(system, inputs, tangent_transient=1500)
     leading = lyapunov_spectrum(system, inputs, tangent_transient=1500, k=2)
     # What is left of the start frames is bounded: an error O(1/T).
-    np.testing.assert_allclose(leading.exponents, full.exponents[:2], atol=2e-3)
+    np.testing.assert_allclose(leading.exponents, full.exponents[:2], rtol=0, atol=2e-3)
     assert jnp.isnan(leading.log_det_residual)
 
 
@@ -209,7 +209,7 @@ def test_rarer_orthonormalisation_changes_nothing_while_it_is_safe(qr_every):
     system, inputs = DrivenSystem.from_cell(elman(gain=1.5)), noise(1001)
     every_step = lyapunov_spectrum(system, inputs)
     np.testing.assert_allclose(
-        lyapunov_spectrum(system, inputs, qr_every=qr_every).exponents, every_step.exponents, atol=1e-9
+        lyapunov_spectrum(system, inputs, qr_every=qr_every).exponents, every_step.exponents, rtol=0, atol=1e-9
     )
 
 
@@ -219,7 +219,7 @@ def test_directions_beyond_resolution_are_nan_and_the_others_stay_right():
     rarely, every_step = lyapunov_spectrum(system, inputs, qr_every=25), lyapunov_spectrum(system, inputs)
     resolved = np.isfinite(rarely.exponents)
     assert 0 < resolved.sum() < 16
-    np.testing.assert_allclose(rarely.exponents[:2], every_step.exponents[:2], atol=1e-9)
+    np.testing.assert_allclose(rarely.exponents[:2], every_step.exponents[:2], rtol=0, atol=1e-9)
     assert not np.isfinite(rarely.log_det_residual)
     assert rarely.first_nonfinite_step == -1  # the state itself is fine
 
@@ -243,7 +243,7 @@ def test_float32_agrees_with_float64():
     result = lyapunov_spectrum(single, inputs, tangent_transient=1000)  # the start frames differ with the dtype
     assert result.exponents.dtype == jnp.float32
     expected = lyapunov_spectrum(system, inputs, tangent_transient=1000).exponents
-    np.testing.assert_allclose(result.exponents, expected, atol=3e-6)
+    np.testing.assert_allclose(result.exponents, expected, rtol=0, atol=3e-6)
 
 
 def stacked(systems):
@@ -260,7 +260,7 @@ def test_gain_can_be_swept_by_vmap():
     gains = jnp.array([0.5, 1.5])
     swept = jax.vmap(spectrum)(gains)
     for gain, exponents in zip(gains, swept, strict=True):
-        np.testing.assert_allclose(exponents, spectrum(gain), atol=1e-10)
+        np.testing.assert_allclose(exponents, spectrum(gain), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("k", [2, 5])
@@ -311,6 +311,7 @@ def test_transients_are_left_out():
     np.testing.assert_allclose(
         lyapunov_spectrum(system, inputs, transient=50).exponents,
         lyapunov_spectrum(late, inputs[50:]).exponents,
+        rtol=0,
         atol=1e-12,
     )
 
@@ -318,12 +319,12 @@ def test_transients_are_left_out():
 def test_batch_means_average_to_the_exponents_and_give_the_interval():
     result = lyapunov_spectrum(DrivenSystem.from_cell(elman()), noise(320))
     assert result.batch_means.shape == (10, 8)
-    np.testing.assert_allclose(np.mean(result.batch_means, axis=0), result.exponents, atol=1e-12)
+    np.testing.assert_allclose(np.mean(result.batch_means, axis=0), result.exponents, rtol=0, atol=1e-12)
     np.testing.assert_allclose(
-        np.std(result.batch_means, axis=0, ddof=1) / np.sqrt(10), result.standard_error, atol=1e-12
+        np.std(result.batch_means, axis=0, ddof=1) / np.sqrt(10), result.standard_error, rtol=0, atol=1e-12
     )
     low, high = result.interval(0.95)
-    np.testing.assert_allclose((high - low) / 2 / result.standard_error, 2.262157, atol=1e-6)  # t, 9 degrees
+    np.testing.assert_allclose((high - low) / 2 / result.standard_error, 2.262157, rtol=0, atol=1e-6)  # t, 9 degrees
 
 
 @pytest.mark.parametrize(("steps", "qr_every"), [(1009, 100), (101, 50)])
@@ -357,7 +358,7 @@ def test_rank_deficient_linear_network():
     matrix = np.random.default_rng(1).normal(size=(6, 2)) @ np.random.default_rng(2).normal(size=(2, 6))
     result = lyapunov_spectrum(linear_system(matrix), steps=5000, tangent_transient=100)
     expected = np.sort(np.log(np.abs(np.linalg.eigvals(matrix))))[::-1][:2]
-    np.testing.assert_allclose(result.exponents[:2], expected, atol=1e-3)
+    np.testing.assert_allclose(result.exponents[:2], expected, rtol=0, atol=1e-3)
     assert np.all(np.isneginf(result.exponents[2:]))
     assert result.log_det_residual == 0
 
@@ -367,6 +368,7 @@ def test_undriven_cell_gets_zero_inputs():
     np.testing.assert_allclose(
         lyapunov_spectrum(DrivenSystem.from_cell(cell, jnp.full(8, 0.3)), steps=40).exponents,
         lyapunov_spectrum(DrivenSystem.from_cell(cell, jnp.full(8, 0.3)), jnp.zeros((40, 1))).exponents,
+        rtol=0,
         atol=1e-12,
     )
 
@@ -375,7 +377,9 @@ def test_identity_network_is_exactly_neutral():
     cell = ElmanCell(
         1, 7, activation="identity", recurrent_kernel_init=identity(), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
     )
-    np.testing.assert_allclose(lyapunov_spectrum(DrivenSystem.from_cell(cell), noise(50)).exponents, 0, atol=1e-15)
+    np.testing.assert_allclose(
+        lyapunov_spectrum(DrivenSystem.from_cell(cell), noise(50)).exponents, 0, rtol=0, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize(

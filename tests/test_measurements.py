@@ -41,7 +41,7 @@ def options_of(measure):
 
 def assert_same(ours, theirs, atol):
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(a, b, atol=atol)
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
 
 
 def test_all_were_found():

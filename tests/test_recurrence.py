@@ -44,7 +44,7 @@ def stepwise(cell, inputs, carry=None):
 
 
 def assert_trees_close(a, b, atol=1e-13):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), a, b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=atol), a, b)
 
 
 def example(carry, number):
@@ -145,8 +145,8 @@ def test_any_shape(batch, steps, chunk, data):
         state = SMALL_CELL.initialize_carry((2,))
         for x in inputs[number, :length]:
             state, output = small_step(state, x)
-        np.testing.assert_allclose(carry[number], state, atol=1e-13)
-        np.testing.assert_allclose(outputs[number, length - 1], output, atol=1e-13)
+        np.testing.assert_allclose(carry[number], state, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(outputs[number, length - 1], output, rtol=0, atol=1e-13)
 
 
 def test_given_initial_carry():

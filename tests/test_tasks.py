@@ -142,7 +142,7 @@ def test_loss_and_metric_are_per_example(task):
     uniform = jnp.zeros((5, classes), jnp.float32)
     certain = 100 * jax.nn.one_hot(batch.targets, classes, dtype=jnp.float32)
     np.testing.assert_allclose(task.loss(uniform, batch.targets), np.full(5, np.log(classes)), rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(task.loss)(certain, jnp.asarray(batch.targets)), np.zeros(5), atol=1e-6)
+    np.testing.assert_allclose(jax.jit(task.loss)(certain, jnp.asarray(batch.targets)), np.zeros(5), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(task.metric(np.asarray(certain), batch.targets), np.ones(5))
     np.testing.assert_array_equal(task.metric(-certain, jnp.asarray(batch.targets)), np.zeros(5))
 
