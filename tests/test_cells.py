@@ -52,8 +52,7 @@ def test_gates_are_named_and_in_range(name):
     assert tuple(gates) == cell.gate_order
     for gate, values in gates.items():
         assert values.shape == (3, 6)
-        assert np.all(np.abs(values) <= 1)
-        assert gate in cell.candidates or np.all(values >= 0)
+        assert gate in cell.candidates or np.all((values >= 0) & (values <= 1))
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -63,7 +62,10 @@ def test_carry_and_dtypes_are_stable(name):
         carry = cell.initialize_carry((3, 2))
         new, output = cell(carry, noise(3, 2))
         assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, carry)
-        assert {leaf.dtype for leaf in jax.tree.leaves((carry, new, output))} == {jnp.dtype(dtype or param_dtype)}
+        expected = jnp.dtype(dtype or param_dtype)
+        assert output.dtype == expected
+        for leaf in jax.tree.leaves((carry, new)):
+            assert leaf.dtype == (jnp.result_type(expected, jnp.complex64) if jnp.iscomplexobj(leaf) else expected)
         assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(cell, nnx.Param))} == {jnp.dtype(param_dtype)}
 
 
