@@ -47,6 +47,10 @@ def assert_trees_close(a, b, atol=1e-13):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), a, b)
 
 
+def sum_of_squares(carry):
+    return sum(jnp.sum(jnp.real(leaf) ** 2 + jnp.imag(leaf) ** 2) for leaf in jax.tree.leaves(carry))
+
+
 def example(carry, number):
     return jax.tree.map(lambda leaf: leaf[number], carry)
 
@@ -81,13 +85,13 @@ def test_gradients_are_those_without_padding_or_checkpoints(cell):
 
     def loss(params, **options):
         carry, outputs = Recurrence(nnx.merge(graph, params, rest), **options)(inputs, lengths=LENGTHS)
-        return jnp.sum(jnp.sin(outputs)) + sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(carry))
+        return jnp.sum(jnp.sin(outputs)) + sum_of_squares(carry)
 
     def one_by_one(params):
         cell, total = nnx.merge(graph, params, rest), 0.0
         for number, length in enumerate([7, 1, 4]):
             carry, outputs = stepwise(cell, inputs[number, :length])
-            total += jnp.sum(jnp.sin(outputs)) + sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(carry))
+            total += jnp.sum(jnp.sin(outputs)) + sum_of_squares(carry)
         return total
 
     variants = [
@@ -176,5 +180,6 @@ def test_bad_input_gets_one_sentence(inputs, options, sentence, request):
 
 
 def test_bad_checkpointing():
-    with pytest.raises(ValueError, match="checkpoint_every must be >= 1 or None, got 0"):
-        Recurrence(any_cell("GRUCell"), checkpoint_every=0)
+    for wrong in (0, "log"):
+        with pytest.raises(ValueError, match=f'checkpoint_every must be >= 1, "sqrt" or None, got {wrong!r}'):
+            Recurrence(any_cell("GRUCell"), checkpoint_every=wrong)
