@@ -51,9 +51,9 @@ def test_padded_sequences_in_both_directions_and_on_top_are_those_alone():
     assert outputs.shape == (BATCH, STEPS, 2 * HIDDEN)
     each = jax.jit(lambda: [one_by_one(layer, INPUTS[number, :length]) for number, length in enumerate([4, 1, 3])])()
     for number, (length, (alone, expected)) in enumerate(zip(LENGTHS, each, strict=True)):
-        np.testing.assert_allclose(outputs[number, :length], expected, atol=1e-13)
+        np.testing.assert_allclose(outputs[number, :length], expected, rtol=1e-13, atol=1e-13)
         np.testing.assert_array_equal(outputs[number, length:], 0)
-        np.testing.assert_allclose(carry[number], alone, atol=1e-13)
+        np.testing.assert_allclose(carry[number], alone, rtol=1e-13, atol=1e-13)
 
 
 def test_carries_go_in_as_they_come_out():
@@ -62,12 +62,12 @@ def test_carries_go_in_as_they_come_out():
     whole, outputs = layer(INPUTS)
     middle, _ = layer(INPUTS[:, :2])
     after, _ = layer(INPUTS[:, 2:], initial_carry=middle)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), after[0], whole[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-14), after[0], whole[0])
     later, back = layer.backward(INPUTS[:, 2:])
     (_, first), given = layer(INPUTS[:, :2], initial_carry=(after[0], later))
-    np.testing.assert_allclose(first, whole[1], atol=1e-14)
+    np.testing.assert_allclose(first, whole[1], rtol=1e-13, atol=1e-14)
     halves = jnp.concatenate([given[:, :, HIDDEN:], back], axis=1)
-    np.testing.assert_allclose(halves, outputs[:, :, HIDDEN:], atol=1e-14)
+    np.testing.assert_allclose(halves, outputs[:, :, HIDDEN:], rtol=1e-13, atol=1e-14)
     (stacked,), _ = Stacked([layer])(INPUTS[:, :2], initial_carry=[(after[0], later)])
     np.testing.assert_array_equal(stacked[1], first)
 
@@ -92,7 +92,7 @@ def test_a_learned_carry_is_a_given_one_for_all_sequences(name):
         by_given = jnp.stack([by_given.real, -by_given.imag])
     for a, b in zip(jax.tree.leaves(by_learned), jax.tree.leaves(by_given), strict=True):
         assert np.any(a != 0)
-        np.testing.assert_allclose(a, jnp.sum(b, axis=-2), atol=1e-14)
+        np.testing.assert_allclose(a, jnp.sum(b, axis=-2), rtol=1e-13, atol=1e-14)
 
 
 class Echo(nnx.Module):

@@ -63,7 +63,7 @@ def test_the_output_of_an_lru_is_the_real_part_of_c_h():
     parts = np.random.default_rng(0).normal(size=(2, 4, 3))
     carry = parts[0] + 1j * parts[1]
     c = np.asarray(cell.C_re[...]) + 1j * np.asarray(cell.C_im[...])
-    np.testing.assert_allclose(cell.output(jnp.asarray(carry)), np.real(carry @ c), atol=1e-15)
+    np.testing.assert_allclose(cell.output(jnp.asarray(carry)), np.real(carry @ c), rtol=1e-15, atol=1e-15)
 
 
 def test_the_ring_of_a_fresh_lru():
