@@ -185,12 +185,12 @@ def test_bad_checkpointing():
 
 
 def test_values_that_are_equal_to_the_last_bit():
-    """Padding only selects, and a batch's rows are apart.
+    """Padding only selects, and a batch's rows do not meet.
 
     Chunks make the same operations, but the compiler may fuse those of a shorter scan, or of a step alone, in another
     way, and gradients of weights are sums over the steps that it may take in another order: equal to rounding.
     """
-    cell = any_cell("GRUCell", hidden=3)
+    cell = any_cell("ElmanCell", hidden=3)
     graph, params = nnx.split(cell)
 
     def loss(params, inputs, lengths, **options):
