@@ -47,29 +47,40 @@ def one_by_one(layer, inputs):
 def test_padded_sequences_in_both_directions_and_on_top_are_those_alone():
     poisoned = jnp.where(jnp.arange(STEPS)[None, :, None] < LENGTHS[:, None, None], INPUTS, jnp.nan)
     layer = stack()
-    (_, carry), outputs = layer(poisoned, lengths=LENGTHS)
+
+    @jax.jit  # all at once: what takes the time is to compile
+    def padded_and_alone(poisoned, inputs):
+        alone = {number: one_by_one(layer, inputs[number, :length]) for number, length in ((1, 1), (2, 2))}
+        return layer(poisoned, lengths=LENGTHS), alone
+
+    ((_, carry), outputs), alone = padded_and_alone(poisoned, INPUTS)
     assert outputs.shape == (BATCH, STEPS, 2 * HIDDEN)
-    each = jax.jit(lambda: [one_by_one(layer, INPUTS[number, :length]) for number, length in enumerate([3, 1, 2])])()
-    for number, (length, (alone, expected)) in enumerate(zip(LENGTHS, each, strict=True)):
+    for number, (final, expected) in alone.items():
+        length = LENGTHS[number]
         np.testing.assert_allclose(outputs[number, :length], expected, rtol=1e-13, atol=1e-13)
         np.testing.assert_array_equal(outputs[number, length:], 0)
-        np.testing.assert_allclose(carry[number], alone, rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(carry[number], final, rtol=1e-13, atol=1e-13)
 
 
 def test_carries_go_in_as_they_come_out():
-    """A run in two halves; the way back has no halves, but starts from what it is given."""
-    layer = both_directions()
-    whole, outputs = layer(INPUTS)
-    middle, _ = layer(INPUTS[:, :2])
-    after, _ = layer(INPUTS[:, 2:], initial_carry=middle)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-14), after[0], whole[0])
-    later, back = layer.backward(INPUTS[:, 2:])
-    (_, first), given = layer(INPUTS[:, :2], initial_carry=(after[0], later))
-    np.testing.assert_allclose(first, whole[1], rtol=1e-13, atol=1e-14)
-    halves = jnp.concatenate([given[:, :, HIDDEN:], back], axis=1)
-    np.testing.assert_allclose(halves, outputs[:, :, HIDDEN:], rtol=1e-13, atol=1e-14)
-    (stacked,), _ = Stacked([layer])(INPUTS[:, :2], initial_carry=[(after[0], later)])
-    np.testing.assert_array_equal(stacked[1], first)
+    """The way there in two halves, and the way back, each half from what the other left."""
+    layer = Stacked([both_directions()])
+
+    @jax.jit
+    def whole_and_halves(inputs):
+        whole = layer(inputs)
+        ((middle, _),), ahead = layer(inputs[:, :2])
+        _, late = layer(inputs[:, 2:], initial_carry=[(middle, jnp.zeros((BATCH, HIDDEN)))])
+        later, _ = layer.layers[0].backward(inputs[:, 2:])
+        _, early = layer(inputs[:, :2], initial_carry=[(middle, later)])
+        return whole, ahead, late, early
+
+    (((forward, backward),), outputs), ahead, late, early = whole_and_halves(INPUTS)
+    there = jnp.concatenate([ahead, late], axis=1)[:, :, :HIDDEN]
+    back = jnp.concatenate([early, late], axis=1)[:, :, HIDDEN:]
+    np.testing.assert_allclose(jnp.concatenate([there, back], axis=2), outputs, rtol=1e-13, atol=1e-14)
+    np.testing.assert_array_equal(forward[1], outputs[:, -1, :HIDDEN])
+    np.testing.assert_array_equal(backward, outputs[:, 0, HIDDEN:])
 
 
 @pytest.mark.parametrize("name", ["LSTMCell", "LRUCell"])
@@ -85,8 +96,11 @@ def test_a_learned_carry_is_a_given_one_for_all_sequences(name):
         _, outputs = nnx.merge(graph, learned, rest)(INPUTS, lengths=LENGTHS, initial_carry=given)
         return jnp.sum(jnp.sin(outputs))
 
-    value, by_learned = jax.value_and_grad(loss)(learned, None)
-    same, by_given = jax.value_and_grad(loss, argnums=1)(learned, given)
+    @jax.jit
+    def both(learned, given):
+        return jax.value_and_grad(loss)(learned, None), jax.value_and_grad(loss, argnums=1)(learned, given)
+
+    (value, by_learned), (same, by_given) = both(learned, given)
     assert value == same
     if name == "LRUCell":  # JAX's gradient by a complex number is that by its real part less i times that by the other
         by_given = jnp.stack([by_given.real, -by_given.imag])
