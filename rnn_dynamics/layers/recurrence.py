@@ -36,7 +36,8 @@ class Recurrence(TappedLayer):
             accelerators, where a scan's time goes by its number of kernels, yes; on CPUs, where the large drive falls
             out of the cache, no.
         parallel: compute all states of a cell that is linear in its state (`types.LinearInState`) at once, see
-            `layers.parallel_scan`; other cells are scanned. None chooses: on accelerators yes, on CPUs no.
+            `layers.parallel_scan`; other cells are scanned. None chooses: on accelerators yes, on CPUs, where the scan
+            is mostly faster (benchmarks/parallel_scan.py), no.
         learn_initial_carry: start from a trained carry, the same for all sequences, in the place of the cell's own,
             from which it is trained.
 
