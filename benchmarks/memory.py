@@ -58,11 +58,11 @@ def peak(source: str, steps: int) -> dict[str, Any]:
     start = time.perf_counter()
     compiled = measure.lower(system).compile()
     compile_seconds = time.perf_counter() - start
-    before = _peak_mebibytes()
+    before = peak_mebibytes()
     start = time.perf_counter()
     jax.block_until_ready(compiled(system))
     seconds = time.perf_counter() - start
-    after = _peak_mebibytes()
+    after = peak_mebibytes()
     return {
         "inputs": source,
         "steps": steps,
@@ -79,7 +79,8 @@ def _in_process_of_its_own(source: str, steps: int) -> dict[str, Any]:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def _peak_mebibytes() -> float:
+def peak_mebibytes() -> float:
+    """Read the peak resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -39,16 +39,23 @@ SIZE, REPLAYED_SIZE = 6, 8
 
 def cell_of(name, size=SIZE, **options):
     """A cell with a state of that size."""
-    arrays = len(jax.tree.leaves(CELLS[name].carry_structure))
-    return any_cell(name, hidden=size - 1 if name == "ClockworkCell" else size // arrays, **options)
+    for hidden in range(2, size + 1):
+        if any_state_size(name, hidden) == size:
+            return any_cell(name, hidden=hidden, **options)
+    raise ValueError(f"no {name} has a state of size {size}")
+
+
+def any_state_size(name, hidden):
+    carry = jax.eval_shape(lambda: any_cell(name, hidden=hidden).initialize_carry((2,)))
+    return sum(leaf.size * (1 + jnp.issubdtype(leaf.dtype, jnp.complexfloating)) for leaf in jax.tree.leaves(carry))
 
 
 STABLE = cell_of("ElmanCell", gain=0.7, seed=1)
 NETWORKS = {name: cell_of(name) for name in ("ElmanCell", "LSTMCell", "GRUCell")} | {"stable": STABLE}
 SYSTEMS = [DrivenSystem.from_cell(cell) for cell in NETWORKS.values()]
 REPLAYED = [name for name in CELLS if name not in NETWORKS]
-WITH_JACOBIANS_THAT_KEEP_ANGLES = {"ExpRNNCell", "ScoRNNCell", "IndRNNCell"}
-"""Orthogonal or diagonal ones, whose covariant vectors are the frame."""
+WITH_JACOBIANS_THAT_KEEP_ANGLES = {"ExpRNNCell", "ScoRNNCell", "IndRNNCell", "LRUCell"}
+"""Orthogonal or (block) diagonal ones, whose covariant vectors are the frame."""
 
 
 def one_of(params, state, inputs_t):

@@ -47,6 +47,10 @@ def assert_trees_close(a, b, atol=1e-13):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=atol), a, b)
 
 
+def sum_of_squares(carry):
+    return sum(jnp.sum(jnp.real(leaf) ** 2 + jnp.imag(leaf) ** 2) for leaf in jax.tree.leaves(carry))
+
+
 def example(carry, number):
     return jax.tree.map(lambda leaf: leaf[number], carry)
 
@@ -81,13 +85,13 @@ def test_gradients_are_those_without_padding_or_checkpoints(cell):
 
     def loss(params, **options):
         carry, outputs = Recurrence(nnx.merge(graph, params, rest), **options)(inputs, lengths=LENGTHS)
-        return jnp.sum(jnp.sin(outputs)) + sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(carry))
+        return jnp.sum(jnp.sin(outputs)) + sum_of_squares(carry)
 
     def one_by_one(params):
         cell, total = nnx.merge(graph, params, rest), 0.0
         for number, length in enumerate([7, 1, 4]):
             carry, outputs = stepwise(cell, inputs[number, :length])
-            total += jnp.sum(jnp.sin(outputs)) + sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(carry))
+            total += jnp.sum(jnp.sin(outputs)) + sum_of_squares(carry)
         return total
 
     variants = [
@@ -176,5 +180,44 @@ def test_bad_input_gets_one_sentence(inputs, options, sentence, request):
 
 
 def test_bad_checkpointing():
-    with pytest.raises(ValueError, match="checkpoint_every must be >= 1 or None, got 0"):
+    with pytest.raises(ValueError, match='checkpoint_every must be >= 1, "sqrt" or None, got 0'):
         Recurrence(any_cell("GRUCell"), checkpoint_every=0)
+
+
+def test_values_that_are_equal_to_the_last_bit():
+    """Padding only selects, and a batch's rows do not meet.
+
+    Chunks make the same operations, but the compiler may fuse those of a shorter scan, or of a step alone, in another
+    way, and gradients of weights are sums over the steps that it may take in another order: equal to rounding.
+    """
+    cell = any_cell("ElmanCell", hidden=3)
+    graph, params = nnx.split(cell)
+
+    def loss(params, inputs, lengths, **options):
+        carry, outputs = Recurrence(nnx.merge(graph, params), **options)(inputs, lengths=lengths)
+        return jnp.sum(jnp.sin(outputs)), (carry, outputs)
+
+    def run(inputs, lengths=None, **options):
+        # Each compiled apart: in one function the compiler would make but one of what is the same.
+        compiled = jax.jit(jax.value_and_grad(partial(loss, **options), has_aux=True))
+        (_, values), gradient = compiled(params, inputs, lengths)
+        return values, gradient
+
+    inputs = sequences()
+    (carry, outputs), gradient = run(inputs)
+    (padded_carry, padded), _ = run(inputs, LENGTHS)
+    for number, length in enumerate(LENGTHS):
+        np.testing.assert_array_equal(padded[number, :length], outputs[number, :length])
+        np.testing.assert_array_equal(padded_carry[number], outputs[number, length - 1])
+    in_full = run(inputs, jnp.full(BATCH, STEPS))
+    jax.tree.map(np.testing.assert_array_equal, in_full[0], (carry, outputs))
+    in_chunks, root = run(inputs, checkpoint_every=3), run(inputs, checkpoint_every="sqrt")  # of 7 steps, rounded up
+    jax.tree.map(np.testing.assert_array_equal, in_chunks, root)
+    for other in (in_full, in_chunks):
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-14, atol=1e-14), other, ((carry, outputs), gradient))
+
+    step = jax.jit(cell.__call__)
+    state = cell.initialize_carry((BATCH, 2))
+    for t in range(STEPS):
+        state, _ = step(state, inputs[:, t])
+        np.testing.assert_allclose(state, outputs[:, t], rtol=0, atol=1e-15)

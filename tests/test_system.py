@@ -73,7 +73,7 @@ def test_cells_compute_in_the_dtype_asked_for(name):
         system = DrivenSystem.from_cell(cell, dtype=dtype)
         after = jax.eval_shape(system.step, system.initial_state, noise(1, 2)[0].astype(system.initial_state.dtype))
         assert after.dtype == (dtype or jnp.float32)
-    carry = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), cell.initialize_carry((2,)))
+    carry = jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(leaf, jnp.float64)), cell.initialize_carry((2,)))
     with pytest.raises(ValueError, match=r"carry must have the cell's dtype float32, got float64; dtype=\.\.\. casts"):
         DrivenSystem.from_cell(cell, carry)
     assert DrivenSystem.from_cell(cell, carry, dtype=jnp.float64).initial_state.dtype == jnp.float64

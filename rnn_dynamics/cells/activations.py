@@ -61,6 +61,7 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("hard_tanh", jax.nn.hard_tanh, 1.0, 1.0, "Collobert 2004"),
         Activation("softsign", jax.nn.soft_sign, 1.0, 1.0, "Bergstra et al. 2009"),
         Activation("sin", jnp.sin, 1.0, 1.0, "Parascandolo, Huttunen and Virtanen 2017"),
+        Activation("positive", lambda x: jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x)), 1.0, 1.0, "Feng et al. 2024"),
     )
 }
 

@@ -195,9 +195,14 @@ class Cell(nnx.RNNCellBase, abc.ABC):
         """
         shape = (*input_shape[:-1], self.hidden_features)
         if carry_init is None:
-            return jax.tree.map(lambda _: jnp.zeros(shape, self.dtype), self.carry_structure)
+            return jax.tree.map(lambda _: jnp.zeros(shape, self.carry_dtype), self.carry_structure)
         keys = rngs.carry if isinstance(rngs, rnglib.Rngs) else rngs
-        return jax.tree.map(lambda _: carry_init(keys(), shape, self.dtype), self.carry_structure)
+        return jax.tree.map(lambda _: carry_init(keys(), shape, self.carry_dtype), self.carry_structure)
+
+    @property
+    def carry_dtype(self) -> Any:
+        """Of the carry's arrays: that of the computation, if a cell does not say otherwise."""
+        return self.dtype
 
     @property
     def num_feature_axes(self) -> int:

@@ -258,7 +258,8 @@ def _gate_names(cell: NamedGates) -> tuple[str, ...]:
 def _fractions(cell: NamedGates, gates: dict[str, Array]) -> GateStatistics:
     """Return every unit's value and whether it is saturated, as 0 or 1: each [G, H]."""
     rows = [cell.gate_order.index(name) for name in _gate_names(cell)]
-    values = jnp.stack([gates[name] for name in cell.gate_order])[np.array(rows, int)]  # [0, H] of candidates alone
+    every = jnp.stack([jnp.real(gates[name]) for name in cell.gate_order])  # candidates alone may be complex
+    values = every[np.array(rows, int)]  # [0, H] of candidates alone
     below, above = values < LEFT_SATURATED, values > RIGHT_SATURATED
     return GateStatistics(values, below.astype(values.dtype), above.astype(values.dtype))
 

@@ -1,7 +1,8 @@
 """Time: a cell scanned over a batch of sequences."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
+from rnn_dynamics.layers.parallel_scan import states_at_once
 from rnn_dynamics.taps import Listener, TappedLayer
-from rnn_dynamics.types import Carry, Evaluable, NamedGates, TwoHalves
+from rnn_dynamics.types import Carry, Evaluable, LinearInState, NamedGates, TwoHalves
 
 
 class Recurrence(TappedLayer):
@@ -21,20 +23,26 @@ class Recurrence(TappedLayer):
     Padded tails (lengths) carry the state through unchanged and put out zeros, so the final carry is that of each
     sequence's last valid step, and a reverse scan starts there.
 
-    While a quantity listens (see `taps`) inputs are projected step by step, whatever `project_ahead` says, for every
-    step's share of the gradient is to be seen.
+    While a quantity listens (see `taps`) the scan goes and projects its inputs step by step, whatever `project_ahead`
+    and `parallel` say, for every step's share of the gradient is to be seen.
 
     Args:
         cell: the cell.
         reverse: scan from the last valid step to the first; outputs stay where their inputs are.
         checkpoint_every: recompute the states within chunks of so many steps in the backward pass; memory is then that
-            of T / checkpoint_every + checkpoint_every states, least near sqrt(T). None stores every step.
+            of T / checkpoint_every + checkpoint_every states. "sqrt" is sqrt(T), rounded up, where that is least. None
+            stores every step.
         project_ahead: apply the cell's `project` to all steps in one matmul before the scan. None chooses: on
             accelerators, where a scan's time goes by its number of kernels, yes; on CPUs, where the large drive falls
             out of the cache, no.
+        parallel: compute all states of a cell that is linear in its state (`types.LinearInState`) at once, see
+            `layers.parallel_scan`; other cells are scanned. None chooses: on accelerators yes, on CPUs, where the scan
+            is mostly faster (benchmarks/parallel_scan.py), no.
+        learn_initial_carry: start from a trained carry, the same for all sequences, in the place of the cell's own,
+            from which it is trained.
 
     Raises:
-        ValueError: checkpoint_every < 1.
+        ValueError: checkpoint_every < 1; a carry to be learned of a cell without `in_features`.
     """
 
     def __init__(
@@ -42,15 +50,19 @@ class Recurrence(TappedLayer):
         cell: nnx.RNNCellBase,
         *,
         reverse: bool = False,
-        checkpoint_every: int | None = None,
+        checkpoint_every: int | Literal["sqrt"] | None = None,
         project_ahead: bool | None = None,
+        parallel: bool | None = None,
+        learn_initial_carry: bool = False,
     ):
-        if checkpoint_every is not None and checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every must be >= 1 or None, got {checkpoint_every}")
+        if checkpoint_every not in (None, "sqrt") and not (isinstance(checkpoint_every, int) and checkpoint_every >= 1):
+            raise ValueError(f'checkpoint_every must be >= 1, "sqrt" or None, got {checkpoint_every!r}')
         self.cell = cell
         self.reverse = reverse
         self.checkpoint_every = checkpoint_every
         self.project_ahead = project_ahead
+        self.parallel = parallel
+        self.learned_carry = nnx.List(_carry_to_learn(cell)) if learn_initial_carry else None
 
     def __call__(
         self,
@@ -64,7 +76,7 @@ class Recurrence(TappedLayer):
         Args:
             inputs: [B, T, F].
             lengths: valid steps of each sequence, 1 ... T (default: all T).
-            initial_carry: leaves [B, H] (default: the cell's own, zeros).
+            initial_carry: leaves [B, H] (default: the one that is learned, or the cell's own, zeros).
 
         Returns:
             The carry after each sequence's last step, and the outputs [B, T, H].
@@ -76,18 +88,23 @@ class Recurrence(TappedLayer):
         inputs, lengths = jnp.asarray(inputs), None if lengths is None else jnp.asarray(lengths)
         _check(self.cell, inputs, lengths)
         batch, steps, features = inputs.shape
-        carry = initial_carry
-        if carry is None:
-            carry = self.cell.initialize_carry((batch, features), nnx.Rngs(0))
+        carry = self._fresh_carry(batch, features) if initial_carry is None else initial_carry
         valid = None if lengths is None else jnp.arange(steps)[:, None] < lengths[None, :]
         drive = jnp.swapaxes(inputs, 0, 1)
         if valid is not None:  # masking the carry stops garbage on the way forward, but not NaN * 0 on the way back
             drive = jnp.where(valid[:, :, None], drive, jnp.zeros((), drive.dtype))
         if self.listener is not None:
             return self._heard_by(self.listener, carry, drive, valid)
-        cell = self.cell.evaluated() if isinstance(self.cell, Evaluable) else self.cell
+        cell: nnx.RNNCellBase = self.cell.evaluated() if isinstance(self.cell, Evaluable) else self.cell
+        if isinstance(cell, LinearInState) and _chosen(self.parallel):
+
+            def at_once(carry: Array, at_steps: tuple[Array, Array | None]) -> tuple[Array, Array]:
+                return states_at_once(cell, carry, *at_steps, reverse=self.reverse)
+
+            carry, outputs = _in_chunks(at_once, carry, (drive, valid), self.reverse, self._chunk(steps))
+            return carry, jnp.swapaxes(outputs, 0, 1)
         step = cell
-        if isinstance(cell, TwoHalves) and self._projects_ahead():
+        if isinstance(cell, TwoHalves) and _chosen(self.project_ahead):
             drive, step = cell.project(drive), cell.advance
 
         def body(carry: Carry, at_step: tuple[Array, Array | None]) -> tuple[Carry, Array]:
@@ -95,7 +112,7 @@ class Recurrence(TappedLayer):
             new_carry, output = step(carry, drive_t)
             return _where(valid_t, new_carry, carry), _where(valid_t, output, jnp.zeros_like(output))
 
-        carry, outputs = _scan(body, carry, (drive, valid), self.reverse, self.checkpoint_every)
+        carry, outputs = _scan(body, carry, (drive, valid), self.reverse, self._chunk(steps))
         return carry, jnp.swapaxes(outputs, 0, 1)
 
     def _heard_by(
@@ -116,12 +133,49 @@ class Recurrence(TappedLayer):
             return (new_carry, riding), (_where(valid_t, output, jnp.zeros_like(output)), _finite(new_carry))
 
         start = (carry, listener.start(weights))
-        (carry, _), (outputs, finite) = _scan(body, start, (inputs, valid, probes), self.reverse, self.checkpoint_every)
+        chunk = self._chunk(steps)
+        (carry, _), (outputs, finite) = _scan(body, start, (inputs, valid, probes), self.reverse, chunk)
         self.first_nonfinite_step = nnx.data(_first_nonfinite_step(finite, self.reverse))
         return carry, jnp.swapaxes(outputs, 0, 1)
 
-    def _projects_ahead(self) -> bool:
-        return jax.default_backend() != "cpu" if self.project_ahead is None else self.project_ahead
+    def _chunk(self, steps: int) -> int | None:
+        return math.isqrt(steps - 1) + 1 if isinstance(self.checkpoint_every, str) else self.checkpoint_every
+
+    def _fresh_carry(self, batch: int, features: int) -> Carry:
+        carry = self.cell.initialize_carry((batch, features), nnx.Rngs(0))
+        if self.learned_carry is None:
+            return carry
+        leaves, structure = jax.tree.flatten(carry)
+        learned = zip(self.learned_carry, leaves, strict=True)
+        return jax.tree.unflatten(structure, [_carry_learned(parameter[...], leaf) for parameter, leaf in learned])
+
+
+def _chosen(option: bool | None) -> bool:
+    """Tell whether to do what suits accelerators, where nothing else is said."""
+    return jax.default_backend() != "cpu" if option is None else option
+
+
+def _carry_to_learn(cell: nnx.RNNCellBase) -> list[nnx.Param[Array]]:
+    """Make a parameter of each array of the cell's carry: [H], or the parts [2, H] of a complex one.
+
+    Raises:
+        ValueError: a cell that does not say how wide its inputs are.
+    """
+    if not hasattr(cell, "in_features"):
+        raise ValueError(f"learn_initial_carry needs a cell with in_features, {type(cell).__name__} has none")
+    carry = cell.initialize_carry((cell.in_features,), nnx.Rngs(0))  # pyright: ignore[reportAttributeAccessIssue]
+    dtype = getattr(cell, "param_dtype", None)
+    return [
+        nnx.Param(jnp.asarray(jnp.stack([leaf.real, leaf.imag]) if jnp.iscomplexobj(leaf) else leaf, dtype))
+        for leaf in jax.tree.leaves(carry)
+    ]
+
+
+def _carry_learned(parameter: Array, like: Array) -> Array:
+    """Give every sequence the learned array, in shape and dtype of the cell's own [B, H]."""
+    if jnp.iscomplexobj(like):
+        parameter = jax.lax.complex(*parameter.astype(jnp.finfo(like.dtype).dtype))
+    return jnp.broadcast_to(parameter.astype(like.dtype), like.shape)
 
 
 def _check(cell: nnx.RNNCellBase, inputs: Array, lengths: Array | None) -> None:
@@ -180,19 +234,24 @@ def _first_nonfinite_step(finite: Array, reverse: bool) -> Array:
 
 def _scan(body: Callable, carry: Carry, xs: Any, reverse: bool, chunk: int | None) -> tuple[Carry, Any]:
     """`lax.scan`, with the states inside chunks recomputed in the backward pass where a chunk is given."""
-    steps = jax.tree.leaves(xs)[0].shape[0]
 
     def scan(carry: Carry, xs: Any) -> tuple[Carry, Any]:
         return jax.lax.scan(body, carry, xs, reverse=reverse)
 
+    return _in_chunks(scan, carry, xs, reverse, chunk)
+
+
+def _in_chunks(run: Callable, carry: Carry, xs: Any, reverse: bool, chunk: int | None) -> tuple[Carry, Any]:
+    """`run(carry, xs) -> (carry, outputs)` chunk by chunk, each run again in the backward pass; None is one chunk."""
+    steps = jax.tree.leaves(xs)[0].shape[0]
     if chunk is None or chunk >= steps:
-        return scan(carry, xs)
+        return run(carry, xs)
     whole = steps // chunk * chunk
     chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), xs)
     rest = jax.tree.map(lambda x: x[whole:], xs)
-    pieces = [lambda carry: jax.lax.scan(jax.checkpoint(scan), carry, chunks, reverse=reverse)]
+    pieces = [lambda carry: jax.lax.scan(jax.checkpoint(run), carry, chunks, reverse=reverse)]
     if whole < steps:
-        pieces.append(lambda carry: jax.checkpoint(scan)(carry, rest))
+        pieces.append(lambda carry: jax.checkpoint(run)(carry, rest))
     outputs: list[Any] = [None] * len(pieces)
     for number in reversed(range(len(pieces))) if reverse else range(len(pieces)):
         carry, outputs[number] = pieces[number](carry)
