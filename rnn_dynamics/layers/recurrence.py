@@ -11,8 +11,10 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
+from rnn_dynamics.layers.chunked_scan import masked_step, scan_in_chunks
+from rnn_dynamics.layers.gathered_gradients import CHUNK, gathered_scan
 from rnn_dynamics.taps import Listener, TappedLayer
-from rnn_dynamics.types import Carry, Evaluable, NamedGates, TwoHalves
+from rnn_dynamics.types import Carry, Evaluable, NamedGates, ReadsByRecur, TwoHalves
 
 
 class Recurrence(TappedLayer):
@@ -32,9 +34,13 @@ class Recurrence(TappedLayer):
         project_ahead: apply the cell's `project` to all steps in one matmul before the scan. None chooses: on
             accelerators, where a scan's time goes by its number of kernels, yes; on CPUs, where the large drive falls
             out of the cache, no.
+        gather_gradients: take the gradient by the weights from the steps of a chunk at once, and make those steps anew
+            in the backward pass, in chunks of a few steps where `checkpoint_every` does not say (see `gathered_scan`).
+            It needs a cell that calls its `recur`. None chooses: on CPUs yes, where the cell can and there are more
+            steps than one chunk, as it takes a quarter off the work; on accelerators no.
 
     Raises:
-        ValueError: checkpoint_every < 1.
+        ValueError: checkpoint_every < 1; gather_gradients for a cell without `recur`, or together with project_ahead.
     """
 
     def __init__(
@@ -44,13 +50,19 @@ class Recurrence(TappedLayer):
         reverse: bool = False,
         checkpoint_every: int | None = None,
         project_ahead: bool | None = None,
+        gather_gradients: bool | None = None,
     ):
         if checkpoint_every is not None and checkpoint_every < 1:
             raise ValueError(f"checkpoint_every must be >= 1 or None, got {checkpoint_every}")
+        if gather_gradients and project_ahead:
+            raise ValueError("gather_gradients must not be True with project_ahead=True: it projects step by step")
+        if gather_gradients and not isinstance(cell, ReadsByRecur):
+            raise ValueError(f"gather_gradients must not be True for a cell without `recur`, got {type(cell).__name__}")
         self.cell = cell
         self.reverse = reverse
         self.checkpoint_every = checkpoint_every
         self.project_ahead = project_ahead
+        self.gather_gradients = gather_gradients
 
     def __call__(
         self,
@@ -86,14 +98,17 @@ class Recurrence(TappedLayer):
         if self.listener is not None:
             return self._heard_by(self.listener, carry, drive, valid)
         cell = self.cell.evaluated() if isinstance(self.cell, Evaluable) else self.cell
+        if isinstance(cell, ReadsByRecur) and self._gathers(steps):
+            chunk = CHUNK if self.checkpoint_every is None else self.checkpoint_every
+            carry, outputs = gathered_scan(cell, carry, drive, valid, reverse=self.reverse, chunk=chunk)
+            return carry, jnp.swapaxes(outputs, 0, 1)
         step = cell
         if isinstance(cell, TwoHalves) and self._projects_ahead():
             drive, step = cell.project(drive), cell.advance
 
         def body(carry: Carry, at_step: tuple[Array, Array | None]) -> tuple[Carry, Array]:
             drive_t, valid_t = at_step
-            new_carry, output = step(carry, drive_t)
-            return _where(valid_t, new_carry, carry), _where(valid_t, output, jnp.zeros_like(output))
+            return masked_step(valid_t, carry, step(carry, drive_t))
 
         carry, outputs = _scan(body, carry, (drive, valid), self.reverse, self.checkpoint_every)
         return carry, jnp.swapaxes(outputs, 0, 1)
@@ -112,8 +127,8 @@ class Recurrence(TappedLayer):
             entering, weights_t, riding = listener.before(carry, weights, riding, probes_t)
             cell = nnx.merge(graph, weights_t, rest)
             new_carry, output = _let_by(listener, cell, *cell(entering, inputs_t), probes_t)
-            new_carry = _where(valid_t, new_carry, carry)
-            return (new_carry, riding), (_where(valid_t, output, jnp.zeros_like(output)), _finite(new_carry))
+            new_carry, output = masked_step(valid_t, carry, (new_carry, output))
+            return (new_carry, riding), (output, _finite(new_carry))
 
         start = (carry, listener.start(weights))
         (carry, _), (outputs, finite) = _scan(body, start, (inputs, valid, probes), self.reverse, self.checkpoint_every)
@@ -122,6 +137,11 @@ class Recurrence(TappedLayer):
 
     def _projects_ahead(self) -> bool:
         return jax.default_backend() != "cpu" if self.project_ahead is None else self.project_ahead
+
+    def _gathers(self, steps: int) -> bool:
+        if self.gather_gradients is None:
+            return jax.default_backend() == "cpu" and steps > CHUNK and not self.project_ahead
+        return self.gather_gradients
 
 
 def _check(cell: nnx.RNNCellBase, inputs: Array, lengths: Array | None) -> None:
@@ -140,13 +160,6 @@ def _check(cell: nnx.RNNCellBase, inputs: Array, lengths: Array | None) -> None:
         least, most = np.min(np.asarray(lengths)), np.max(np.asarray(lengths))
         if least < 1 or most > steps:
             raise ValueError(f"lengths must lie in 1 ... {steps}, got {least} ... {most}")
-
-
-def _where(valid: Array | None, new: Any, old: Any) -> Any:
-    """Keep the new leaves [B, H] of the examples whose step is valid [B]."""
-    if valid is None:
-        return new
-    return jax.tree.map(lambda new, old: jnp.where(valid[:, None], new, old), new, old)
 
 
 def _let_by(listener: Listener, cell: nnx.RNNCellBase, carry: Carry, output: Array, probes: Any) -> tuple[Carry, Array]:
@@ -180,21 +193,10 @@ def _first_nonfinite_step(finite: Array, reverse: bool) -> Array:
 
 def _scan(body: Callable, carry: Carry, xs: Any, reverse: bool, chunk: int | None) -> tuple[Carry, Any]:
     """`lax.scan`, with the states inside chunks recomputed in the backward pass where a chunk is given."""
-    steps = jax.tree.leaves(xs)[0].shape[0]
 
     def scan(carry: Carry, xs: Any) -> tuple[Carry, Any]:
         return jax.lax.scan(body, carry, xs, reverse=reverse)
 
-    if chunk is None or chunk >= steps:
+    if chunk is None or chunk >= jax.tree.leaves(xs)[0].shape[0]:
         return scan(carry, xs)
-    whole = steps // chunk * chunk
-    chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), xs)
-    rest = jax.tree.map(lambda x: x[whole:], xs)
-    pieces = [lambda carry: jax.lax.scan(jax.checkpoint(scan), carry, chunks, reverse=reverse)]
-    if whole < steps:
-        pieces.append(lambda carry: jax.checkpoint(scan)(carry, rest))
-    outputs: list[Any] = [None] * len(pieces)
-    for number in reversed(range(len(pieces))) if reverse else range(len(pieces)):
-        carry, outputs[number] = pieces[number](carry)
-    outputs[0] = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), outputs[0])
-    return carry, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *outputs)
+    return scan_in_chunks(jax.checkpoint(scan), carry, xs, chunk=chunk, reverse=reverse)
