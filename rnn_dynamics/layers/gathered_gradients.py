@@ -29,8 +29,8 @@ class _Step(NamedTuple):
 
     carry: Carry
     drive: Array
-    hidden: tuple[Array, ...]
-    recurrent: tuple[Array, ...]
+    hidden: list[Array]
+    recurrent: list[Array]
     valid: Array | None
 
 
@@ -64,123 +64,110 @@ def gathered_scan(
         The carry after the last step, and the outputs [T, B, H].
     """
     graph, weights, rest = nnx.split(cell, _has_derivatives, ...)
-    scan_chunk = jax.checkpoint(_chunk_with_tangent(graph, reverse), prevent_cse=False)
 
-    def scan(carry: Carry, at_steps: tuple[Array, Array | None]) -> tuple[Carry, Array]:
-        return scan_chunk(weights, rest, carry, *at_steps)
+    def scan_chunk(weights: PyTree, rest: PyTree, carry: Carry, xs: tuple[Array, Array | None]) -> tuple[Carry, Array]:
+        def step(carry: Carry, at_step: tuple[Array, Array | None]) -> tuple[Carry, Array]:
+            inputs_t, valid_t = at_step
+            return masked_step(valid_t, carry, nnx.merge(graph, weights, rest)(carry, inputs_t))
 
+        return jax.lax.scan(step, carry, xs, reverse=reverse)
+
+    with_tangent = jax.custom_jvp(scan_chunk)
+    with_tangent.defjvp(partial(_tangent, graph, reverse))
+    scan = partial(jax.checkpoint(with_tangent, prevent_cse=False), weights, rest)
     return scan_in_chunks(scan, carry, (inputs, valid), chunk=chunk, reverse=reverse)
 
 
-def _chunk_with_tangent(graph: Any, reverse: bool) -> Callable[..., tuple[Carry, Array]]:
-    """Return the scan (weights, rest, carry, inputs [T, B, F], valid) -> (carry, outputs) with its tangent."""
+def _tangent(graph: Any, reverse: bool, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    """Scan a chunk and its tangent: ((carry, outputs), and the same of the tangents)."""
+    weights, rest, carry, (inputs, valid) = primals
+    weights_dot, _, carry_dot, (inputs_dot, _) = tangents
 
-    @jax.custom_jvp
-    def chunk(weights: PyTree, rest: PyTree, carry: Carry, inputs: Array, valid: Array | None) -> tuple[Carry, Array]:
-        cell = nnx.merge(graph, weights, rest)
+    def cell_with(weights: PyTree) -> ReadsByRecur:
+        return nnx.merge(graph, weights, rest)
 
-        def step(carry: Carry, at_step: tuple[Array, Array | None]) -> tuple[Carry, Array]:
-            inputs_t, valid_t = at_step
-            return masked_step(valid_t, carry, cell(carry, inputs_t))
+    def project(weights: PyTree, inputs: Array) -> Array:
+        return cell_with(weights).project(inputs)
 
-        return jax.lax.scan(step, carry, (inputs, valid), reverse=reverse)
+    def recur(call: int, weights: PyTree, hidden: Array) -> Array:
+        return cell_with(weights).recur(hidden, *options[call])
 
-    @chunk.defjvp
-    def tangent(primals: tuple, tangents: tuple) -> tuple[tuple[Carry, Array], tuple[Carry, Array]]:
-        weights, rest, carry, inputs, valid = primals
-        weights_dot, _, carry_dot, inputs_dot, _ = tangents
-        cell_with = partial(nnx.merge, graph, rest)
-        last_and_outputs, steps, options = _record(partial(cell_with, weights), carry, inputs, valid, reverse)
+    def recur_dot(call: int, hidden: Array) -> Array:
+        return jax.jvp(lambda weights: recur(call, weights, hidden), (weights,), (weights_dot,))[1]
 
-        def project(weights: PyTree, inputs: Array) -> Array:
-            return cell_with(weights).project(inputs)
+    result, steps, options = _record(partial(cell_with, weights), carry, inputs, valid, reverse)
+    drive_dot = _as_rows(lambda x, dot: jax.jvp(project, (weights, x), (weights_dot, dot))[1], inputs, inputs_dot)
+    recurrent_dot = [_as_rows(partial(recur_dot, call), hidden) for call, hidden in enumerate(steps.hidden)]
 
-        def recur(call: int, weights: PyTree, hidden: Array) -> Array:
-            return cell_with(weights).recur(hidden, *options[call])
+    @partial(jax.checkpoint, prevent_cse=False)  # else what a tangent reads of its step would be stored, not remade
+    def step_tangent(carry_dot: Carry, at_step: tuple) -> tuple[Carry, Array]:
+        step, drive_dot, recurrent_dot = at_step
 
-        drive_dot = _for_all_steps(lambda x, x_dot: jax.jvp(project, (weights, x), (weights_dot, x_dot))[1])(
-            inputs, inputs_dot
-        )
-        recurrent_dot = tuple(
-            _for_all_steps(lambda h, call=call: jax.jvp(lambda w: recur(call, w, h), (weights,), (weights_dot,))[1])(h)
-            for call, h in enumerate(steps.hidden)
-        )
+        def made_and_hidden(weights: PyTree, carry: Carry, drive: Array, recurrent: list[Array]) -> Any:
+            return _replay(cell_with(weights), _Step(carry, drive, step.hidden, recurrent, step.valid))
 
-        @partial(jax.checkpoint, prevent_cse=False)
-        def step_tangent(carry_dot: Carry, at_step: tuple) -> tuple[Carry, Array]:
-            step, drive_dot, recurrent_dot = at_step
-
-            def of_weights(weights: PyTree, carry: Carry, drive: Array, recurrent: tuple[Array, ...]) -> Any:
-                return _replay(cell_with(weights), step._replace(carry=carry, drive=drive, recurrent=recurrent))
-
-            known = [jnp.zeros_like(dot) for dot in recurrent_dot]
+        def push(recurrent_dot: list[Array]) -> Any:
             point = (weights, step.carry, step.drive, step.recurrent)
-            for call, hidden in enumerate(step.hidden):
-                _, (_, hidden_dot) = jax.jvp(of_weights, point, (weights_dot, carry_dot, drive_dot, tuple(known)))
-                through = jax.jvp(partial(recur, call, weights), (hidden,), (hidden_dot[call],))[1]
-                known[call] = through + recurrent_dot[call]
-            _, (made_dot, _) = jax.jvp(of_weights, point, (weights_dot, carry_dot, drive_dot, tuple(known)))
-            return made_dot
+            return jax.jvp(made_and_hidden, point, (weights_dot, carry_dot, drive_dot, recurrent_dot))[1]
 
-        return last_and_outputs, jax.lax.scan(
-            step_tangent, carry_dot, (steps, drive_dot, recurrent_dot), reverse=reverse
-        )
+        # What a call of `recur` takes may hang on what the calls before it returned, so their tangents come in turn.
+        for call, hidden in enumerate(step.hidden):
+            _, hidden_dot = push(recurrent_dot)
+            by_state = jax.jvp(partial(recur, call, weights), (hidden,), (hidden_dot[call],))[1]
+            recurrent_dot = [*recurrent_dot[:call], recurrent_dot[call] + by_state, *recurrent_dot[call + 1 :]]
+        return push(recurrent_dot)[0]
 
-    return chunk
+    return result, jax.lax.scan(step_tangent, carry_dot, (steps, drive_dot, recurrent_dot), reverse=reverse)
 
 
 def _record(
     make_cell: Callable[[], ReadsByRecur], carry: Carry, inputs: Array, valid: Array | None, reverse: bool
 ) -> tuple[tuple[Carry, Array], _Step, list[tuple]]:
-    """Scan a chunk: (carry, outputs), what its steps were, and what calls of `recur` took besides the hidden state."""
-    options = []
+    """Scan a chunk: (carry, outputs), what its steps were, and the options of every call of `recur` in a step."""
+    options: list[tuple] = []
 
     def step(carry: Carry, at_step: tuple[Array, Array | None]) -> tuple[Carry, tuple[Array, _Step]]:
         inputs_t, valid_t = at_step
-        cell = make_cell()  # within the scan, as Flax lets no cell be changed at another level of tracing
-        recur, drive = cell.recur, cell.project(inputs_t)
-        hidden, recurrent = [], []
+        cell = make_cell()  # in here, as Flax lets no cell be changed that was made outside of the scan
+        made = _Step(carry, cell.project(inputs_t), [], [], valid_t)
+        own_recur = cell.recur
         options.clear()
 
-        def recorded(asked: Array, *further: Any) -> Array:
-            hidden.append(asked)
-            recurrent.append(recur(asked, *further))
+        def recorded(hidden: Array, *further: Any) -> Array:
             options.append(further)
-            return recurrent[-1]
+            made.hidden.append(hidden)
+            made.recurrent.append(own_recur(hidden, *further))
+            return made.recurrent[-1]
 
-        new_carry, output = masked_step(valid_t, carry, _advance(cell, recorded, carry, drive))
-        return new_carry, (output, _Step(carry, drive, tuple(hidden), tuple(recurrent), valid_t))
+        new_carry, output = masked_step(valid_t, carry, _advance(cell, recorded, carry, made.drive))
+        return new_carry, (output, made)
 
     carry, (outputs, steps) = jax.lax.scan(step, carry, (inputs, valid), reverse=reverse)
     return (carry, outputs), steps, options
 
 
-def _replay(cell: ReadsByRecur, step: _Step) -> tuple[tuple[Carry, Array], tuple[Array, ...]]:
-    """Make a step with what `recur` returned at hand: (carry, output), and what each call of it took."""
-    hidden = []
+def _replay(cell: ReadsByRecur, step: _Step) -> tuple[tuple[Carry, Array], list[Array]]:
+    """Make a step of which it is known what `recur` returned: (carry, output), and what each call of it takes."""
+    taken: list[Array] = []
 
-    def remembered(asked: Array, *_: Any) -> Array:
-        hidden.append(asked)
-        return step.recurrent[len(hidden) - 1]
+    def remembered(hidden: Array, *_: Any) -> Array:
+        taken.append(hidden)
+        return step.recurrent[len(taken) - 1]
 
     made = masked_step(step.valid, step.carry, _advance(cell, remembered, step.carry, step.drive))
-    return made, tuple(hidden)
+    return made, taken
 
 
 def _advance(cell: ReadsByRecur, recur: Callable[..., Array], carry: Carry, drive: Array) -> tuple[Carry, Array]:
     """Make a step of a cell that nobody else holds, with another `recur` in the place of its own."""
-    cell.recur = recur  # pyright: ignore[reportAttributeAccessIssue]
+    cell.recur = recur
     return cell.advance(carry, drive)
 
 
-def _for_all_steps(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Apply a function of rows to arrays [T, B, ...] as to one batch: matmuls of matrices are the fast ones."""
-
-    def applied(*arrays: Array) -> Array:
-        result = function(*(array.reshape(-1, *array.shape[2:]) for array in arrays))
-        return result.reshape(*arrays[0].shape[:2], *result.shape[1:])
-
-    return applied
+def _as_rows(function: Callable[..., Array], *arrays: Array) -> Array:
+    """Apply a function of rows to arrays [T, B, ...] as to one batch: a matmul of matrices is several times faster."""
+    result = function(*(array.reshape(-1, *array.shape[2:]) for array in arrays))
+    return result.reshape(*arrays[0].shape[:2], *result.shape[1:])
 
 
 def _has_derivatives(_: Any, leaf: Any) -> bool:
