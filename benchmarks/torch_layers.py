@@ -37,7 +37,7 @@ def _wait_for(pool: ProcessPoolExecutor, function: Callable[[], float]) -> float
 
 def _build(name: str, batch: int, steps: int, in_features: int, hidden_features: int) -> None:
     global _layer, _inputs
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(THREADS)
     _layer = getattr(torch.nn, name)(in_features, hidden_features)
@@ -45,7 +45,7 @@ def _build(name: str, batch: int, steps: int, in_features: int, hidden_features:
 
 
 def _forward() -> float:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     with torch.no_grad():
         return float(_layer(_inputs)[0][-1, 0, 0])

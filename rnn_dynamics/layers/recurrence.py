@@ -34,10 +34,10 @@ class Recurrence(TappedLayer):
         project_ahead: apply the cell's `project` to all steps in one matmul before the scan. None chooses: on
             accelerators, where a scan's time goes by its number of kernels, yes; on CPUs, where the large drive falls
             out of the cache, no.
-        gather_gradients: take the gradient by the weights from the steps of a chunk at once, and make those steps anew
-            in the backward pass, in chunks of a few steps where `checkpoint_every` does not say (see `gathered_scan`).
-            It needs a cell that calls its `recur`. None chooses: on CPUs yes, where the cell can and there are more
-            steps than one chunk, as it takes a quarter off the work; on accelerators no.
+        gather_gradients: take the gradient by the weights from the steps of a chunk at once, and make what those steps
+            were anew from their carries (see `gathered_scan`); for cells that have a `recur`. None chooses: on CPUs,
+            where it takes a third off the work, yes if the cell can and there are more steps than one chunk; on
+            accelerators no.
 
     Raises:
         ValueError: checkpoint_every < 1; gather_gradients for a cell without `recur`, or together with project_ahead.
@@ -99,10 +99,10 @@ class Recurrence(TappedLayer):
             return self._heard_by(self.listener, carry, drive, valid)
         cell = self.cell.evaluated() if isinstance(self.cell, Evaluable) else self.cell
         if isinstance(cell, ReadsByRecur) and self._gathers(steps):
-            chunk = CHUNK if self.checkpoint_every is None else self.checkpoint_every
-            carry, outputs = gathered_scan(cell, carry, drive, valid, reverse=self.reverse, chunk=chunk)
+            options = {"reverse": self.reverse, "checkpoint_every": self.checkpoint_every}
+            carry, outputs = gathered_scan(cell, carry, drive, valid, **options)
             return carry, jnp.swapaxes(outputs, 0, 1)
-        step = cell
+        step: Any = cell
         if isinstance(cell, TwoHalves) and self._projects_ahead():
             drive, step = cell.project(drive), cell.advance
 
