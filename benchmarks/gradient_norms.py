@@ -28,17 +28,7 @@ def main() -> None:
     """Measure and publish."""
     jax.config.update("jax_enable_x64", True)
     timings = timing.take_turns(competitors(), ROUNDS)
-    rows = [
-        {
-            "method": method,
-            "milliseconds": taken.median * 1e3,
-            "over_one": timing.ratio(timings, method, ONE),
-            "spread": taken.spread,
-            "compile_seconds": taken.compile_seconds,
-        }
-        for method, taken in timings.items()
-    ]
-    report.publish("gradient_norms", rows)
+    report.publish("gradient_norms", timing.rows(timings, {"over_one": ONE}))
 
 
 def competitors() -> dict[str, Callable[[], Any]]:

@@ -33,17 +33,7 @@ def main() -> None:
 def measure(name: str) -> list[dict[str, Any]]:
     """Time the competitors with one cell; one row for each."""
     timings = timing.take_turns(competitors(name), ROUNDS)
-    return [
-        {
-            "cell": name,
-            "method": method,
-            "milliseconds": taken.median * 1e3,
-            "over_gradient": timing.ratio(timings, method, ALONE),
-            "spread": taken.spread,
-            "compile_seconds": taken.compile_seconds,
-        }
-        for method, taken in timings.items()
-    ]
+    return timing.rows(timings, {"over_gradient": ALONE}, cell=name)
 
 
 def competitors(name: str) -> dict[str, Callable[[], Any]]:

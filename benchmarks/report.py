@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 TABLES = Path(__file__).parent / "tables"
-PACKAGES = ("jax", "jaxlib", "flax", "lyapax", "numpy", "scipy", "threadpoolctl")
+PACKAGES = ("jax", "jaxlib", "flax", "lyapax", "numpy", "scipy", "threadpoolctl", "torch")
 
 
 def publish(name: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -64,6 +64,30 @@ def ratio(timings: Mapping[str, Timing], name: str, reference: str) -> float:
     return statistics.median(own / other for own, other in pairs)
 
 
+def rows(timings: Mapping[str, Timing], over: Mapping[str, str], **labels: Any) -> list[dict[str, Any]]:
+    """Make a table's rows, one for each competitor.
+
+    Args:
+        timings: by name, from `take_turns`.
+        over: column -> competitor whose time the times are divided by in it.
+        **labels: columns that are the same in all rows, such as the shape; they come first.
+
+    Returns:
+        Column -> value: the labels, method, milliseconds (the median), the ratios, spread and compile_seconds.
+    """
+    return [
+        {
+            **labels,
+            "method": method,
+            "milliseconds": taken.median * 1e3,
+            **{column: ratio(timings, method, reference) for column, reference in over.items()},
+            "spread": taken.spread,
+            "compile_seconds": taken.compile_seconds,
+        }
+        for method, taken in timings.items()
+    ]
+
+
 def _seconds(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(call())

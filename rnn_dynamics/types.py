@@ -71,6 +71,19 @@ class NamedGates(TwoHalves, Protocol):
 
 
 @runtime_checkable
+class ReadsByRecur(TwoHalves, Protocol):
+    """A cell that reads its state through recurrent weights by calling its `recur`; a layer may hang in another one.
+
+    Any number of calls, of any functions of carry and drive; what they return is used as if it were given. Weights that
+    the cell reads otherwise, such as those of peepholes, are no less right, only not as fast.
+    """
+
+    def recur(self, hidden: Array, *options: Any) -> Array:
+        """Map rows [..., H] through the recurrent weights, each row by itself; options are static."""
+        ...
+
+
+@runtime_checkable
 class LinearInState(NamedGates, Protocol):
     """A cell whose carry, one array [..., H] that may be complex, is `decay * carry + increment` after a step.
 

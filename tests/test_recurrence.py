@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import any_cell, noise
 
-from rnn_dynamics.cells import CELLS
 from rnn_dynamics.layers import Recurrence
 
 BATCH, STEPS = 3, 7
@@ -19,7 +18,10 @@ LENGTHS = jnp.array([7, 1, 4])
 
 
 def cells():
-    yield from (any_cell(name) for name in CELLS)
+    # All cells are scanned, padded and reversed in tests/test_cells.py; these differ in kind: two arrays, arrays of
+    # two shapes, weights that are made, a complex array and none that is read by weights, a reset before the weights.
+    kinds = ("ElmanCell", "LSTMCell", "ClockworkCell", "ExpRNNCell", "LRUCell", "ChoGRUCell")
+    yield from (any_cell(name) for name in kinds)
     yield nnx.OptimizedLSTMCell(2, 6, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     yield nnx.GRUCell(2, 6, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
 

@@ -12,9 +12,11 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
+from rnn_dynamics.layers.chunked_scan import masked_step, scan_in_chunks
+from rnn_dynamics.layers.gathered_gradients import CHUNK, gathered_scan
 from rnn_dynamics.layers.parallel_scan import states_at_once
 from rnn_dynamics.taps import Listener, TappedLayer
-from rnn_dynamics.types import Carry, Evaluable, LinearInState, NamedGates, TwoHalves
+from rnn_dynamics.types import Carry, Evaluable, LinearInState, NamedGates, ReadsByRecur, TwoHalves
 
 
 class Recurrence(TappedLayer):
@@ -38,11 +40,16 @@ class Recurrence(TappedLayer):
         parallel: compute all states of a cell that is linear in its state (`types.LinearInState`) at once, see
             `layers.parallel_scan`; other cells are scanned. None chooses: on accelerators yes, on CPUs, where the scan
             is mostly faster (benchmarks/parallel_scan.py), no.
+        gather_gradients: take the gradient by the weights from the steps of a chunk at once, and make what those steps
+            were anew from their carries (see `gathered_scan`); for cells that have a `recur`. None chooses: on CPUs,
+            where it takes a third off the work, yes if the cell can and there are more steps than one chunk; on
+            accelerators no.
         learn_initial_carry: start from a trained carry, the same for all sequences, in the place of the cell's own,
             from which it is trained.
 
     Raises:
-        ValueError: checkpoint_every < 1; a carry to be learned of a cell without `in_features`.
+        ValueError: checkpoint_every < 1; gather_gradients for a cell without `recur`, or together with project_ahead;
+            a carry to be learned of a cell without `in_features`.
     """
 
     def __init__(
@@ -53,15 +60,21 @@ class Recurrence(TappedLayer):
         checkpoint_every: int | Literal["sqrt"] | None = None,
         project_ahead: bool | None = None,
         parallel: bool | None = None,
+        gather_gradients: bool | None = None,
         learn_initial_carry: bool = False,
     ):
         if checkpoint_every not in (None, "sqrt") and not (isinstance(checkpoint_every, int) and checkpoint_every >= 1):
             raise ValueError(f'checkpoint_every must be >= 1, "sqrt" or None, got {checkpoint_every!r}')
+        if gather_gradients and project_ahead:
+            raise ValueError("gather_gradients must not be True with project_ahead=True: it projects step by step")
+        if gather_gradients and not isinstance(cell, ReadsByRecur):
+            raise ValueError(f"gather_gradients must not be True for a cell without `recur`, got {type(cell).__name__}")
         self.cell = cell
         self.reverse = reverse
         self.checkpoint_every = checkpoint_every
         self.project_ahead = project_ahead
         self.parallel = parallel
+        self.gather_gradients = gather_gradients
         self.learned_carry = nnx.List(_carry_to_learn(cell)) if learn_initial_carry else None
 
     def __call__(
@@ -96,23 +109,26 @@ class Recurrence(TappedLayer):
         if self.listener is not None:
             return self._heard_by(self.listener, carry, drive, valid)
         cell: nnx.RNNCellBase = self.cell.evaluated() if isinstance(self.cell, Evaluable) else self.cell
+        chunk = self._chunk(steps)
         if isinstance(cell, LinearInState) and _chosen(self.parallel):
 
             def at_once(carry: Array, at_steps: tuple[Array, Array | None]) -> tuple[Array, Array]:
                 return states_at_once(cell, carry, *at_steps, reverse=self.reverse)
 
-            carry, outputs = _in_chunks(at_once, carry, (drive, valid), self.reverse, self._chunk(steps))
+            carry, outputs = _in_chunks(at_once, carry, (drive, valid), self.reverse, chunk)
             return carry, jnp.swapaxes(outputs, 0, 1)
-        step = cell
+        if isinstance(cell, ReadsByRecur) and self._gathers(steps):
+            carry, outputs = gathered_scan(cell, carry, drive, valid, reverse=self.reverse, checkpoint_every=chunk)
+            return carry, jnp.swapaxes(outputs, 0, 1)
+        step: Any = cell
         if isinstance(cell, TwoHalves) and _chosen(self.project_ahead):
             drive, step = cell.project(drive), cell.advance
 
         def body(carry: Carry, at_step: tuple[Array, Array | None]) -> tuple[Carry, Array]:
             drive_t, valid_t = at_step
-            new_carry, output = step(carry, drive_t)
-            return _where(valid_t, new_carry, carry), _where(valid_t, output, jnp.zeros_like(output))
+            return masked_step(valid_t, carry, step(carry, drive_t))
 
-        carry, outputs = _scan(body, carry, (drive, valid), self.reverse, self._chunk(steps))
+        carry, outputs = _scan(body, carry, (drive, valid), self.reverse, chunk)
         return carry, jnp.swapaxes(outputs, 0, 1)
 
     def _heard_by(
@@ -129,8 +145,8 @@ class Recurrence(TappedLayer):
             entering, weights_t, riding = listener.before(carry, weights, riding, probes_t)
             cell = nnx.merge(graph, weights_t, rest)
             new_carry, output = _let_by(listener, cell, *cell(entering, inputs_t), probes_t)
-            new_carry = _where(valid_t, new_carry, carry)
-            return (new_carry, riding), (_where(valid_t, output, jnp.zeros_like(output)), _finite(new_carry))
+            new_carry, output = masked_step(valid_t, carry, (new_carry, output))
+            return (new_carry, riding), (output, _finite(new_carry))
 
         start = (carry, listener.start(weights))
         chunk = self._chunk(steps)
@@ -140,6 +156,11 @@ class Recurrence(TappedLayer):
 
     def _chunk(self, steps: int) -> int | None:
         return math.isqrt(steps - 1) + 1 if isinstance(self.checkpoint_every, str) else self.checkpoint_every
+
+    def _gathers(self, steps: int) -> bool:
+        if self.gather_gradients is None:
+            return jax.default_backend() == "cpu" and steps > CHUNK and not self.project_ahead
+        return self.gather_gradients
 
     def _fresh_carry(self, batch: int, features: int) -> Carry:
         carry = self.cell.initialize_carry((batch, features), nnx.Rngs(0))
@@ -196,13 +217,6 @@ def _check(cell: nnx.RNNCellBase, inputs: Array, lengths: Array | None) -> None:
             raise ValueError(f"lengths must lie in 1 ... {steps}, got {least} ... {most}")
 
 
-def _where(valid: Array | None, new: Any, old: Any) -> Any:
-    """Keep the new leaves [B, H] of the examples whose step is valid [B]."""
-    if valid is None:
-        return new
-    return jax.tree.map(lambda new, old: jnp.where(valid[:, None], new, old), new, old)
-
-
 def _let_by(listener: Listener, cell: nnx.RNNCellBase, carry: Carry, output: Array, probes: Any) -> tuple[Carry, Array]:
     """Show the carry, and take the output from what is shown: else the loss's own pull at this step is missed.
 
@@ -243,17 +257,6 @@ def _scan(body: Callable, carry: Carry, xs: Any, reverse: bool, chunk: int | Non
 
 def _in_chunks(run: Callable, carry: Carry, xs: Any, reverse: bool, chunk: int | None) -> tuple[Carry, Any]:
     """`run(carry, xs) -> (carry, outputs)` chunk by chunk, each run again in the backward pass; None is one chunk."""
-    steps = jax.tree.leaves(xs)[0].shape[0]
-    if chunk is None or chunk >= steps:
+    if chunk is None or chunk >= jax.tree.leaves(xs)[0].shape[0]:
         return run(carry, xs)
-    whole = steps // chunk * chunk
-    chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), xs)
-    rest = jax.tree.map(lambda x: x[whole:], xs)
-    pieces = [lambda carry: jax.lax.scan(jax.checkpoint(run), carry, chunks, reverse=reverse)]
-    if whole < steps:
-        pieces.append(lambda carry: jax.checkpoint(run)(carry, rest))
-    outputs: list[Any] = [None] * len(pieces)
-    for number in reversed(range(len(pieces))) if reverse else range(len(pieces)):
-        carry, outputs[number] = pieces[number](carry)
-    outputs[0] = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), outputs[0])
-    return carry, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *outputs)
+    return scan_in_chunks(jax.checkpoint(run), carry, xs, chunk=chunk, reverse=reverse)
