@@ -54,13 +54,14 @@ def main() -> None:
 
 def measure(name: str, shape: Shape, which: str) -> list[dict[str, Any]]:
     """Time the competitors with one cell, one shape and one of the passes; one row for each."""
-    timings = timing.take_turns(competitors(name, shape, which), ROUNDS[shape])
+    with torch_layers.serve(name, *shape) as passes:
+        timings = timing.take_turns({"torch": passes[which], **competitors(name, shape, which)}, ROUNDS[shape])
     over = {"over_nnx_RNN": "nnx.RNN", "over_torch": "torch", "over_floor": "floor"}
     return timing.rows(timings, over, **{"cell": name, **shape._asdict(), "pass": which})
 
 
 def competitors(name: str, shape: Shape, which: str) -> dict[str, Callable[[], Any]]:
-    """Name -> function that makes the pass, or that many matmuls."""
+    """Name -> function that makes the pass, or that many matmuls; all but torch."""
     our_cell, their_cell = CELLS[name]
     inputs = jax.random.normal(jax.random.key(1), shape[:3])
     theirs = nnx.RNN(their_cell(*shape[2:], rngs=nnx.Rngs(0)))
@@ -68,10 +69,7 @@ def competitors(name: str, shape: Shape, which: str) -> dict[str, Callable[[], A
     ours = our_cell(*shape[2:], rngs=nnx.Rngs(0))
 
     compiled = _forward if which == "forward" else _forward_and_backward
-    calls = {
-        "torch": torch_layers.serve(name, *shape)[which],
-        "nnx.RNN": partial(compiled(theirs, lambda rnn, inputs: rnn(inputs, initial_carry=zeros)), inputs),
-    }
+    calls = {"nnx.RNN": partial(compiled(theirs, lambda rnn, inputs: rnn(inputs, initial_carry=zeros)), inputs)}
     for method, options in OURS.items():
         layer = Recurrence(ours, **options)
         calls[method] = partial(compiled(layer, lambda layer, inputs: layer(inputs)[1]), inputs)

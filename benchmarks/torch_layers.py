@@ -1,7 +1,8 @@
 """torch's recurrent layers, timed in a process of their own: its threads and XLA's, in one process, stop each other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
@@ -12,8 +13,11 @@ _layer: Any = None
 _inputs: Any = None
 
 
-def serve(name: str, batch: int, steps: int, in_features: int, hidden_features: int) -> dict[str, Callable[[], Any]]:
-    """Start a process that holds a layer, and inputs [T, B, F] drawn once.
+@contextmanager
+def serve(
+    name: str, batch: int, steps: int, in_features: int, hidden_features: int
+) -> Iterator[dict[str, Callable[[], float]]]:
+    """Hold a layer, and inputs [T, B, F] drawn once, in a process of their own.
 
     Args:
         name: "LSTM" or "GRU".
@@ -22,13 +26,13 @@ def serve(name: str, batch: int, steps: int, in_features: int, hidden_features: 
         in_features: F.
         hidden_features: H.
 
-    Returns:
-        "forward" and "forward and backward" -> function that has the process make such a pass, and waits for it. The
-        process ends with them.
+    Yields:
+        "forward" and "forward and backward" -> function that has the process make such a pass, and waits for it.
     """
-    pool = ProcessPoolExecutor(1, get_context("spawn"), _build, (name, batch, steps, in_features, hidden_features))
     passes = {"forward": _forward, "forward and backward": _forward_and_backward}
-    return {label: partial(_wait_for, pool, function) for label, function in passes.items()}
+    shape = (batch, steps, in_features, hidden_features)
+    with ProcessPoolExecutor(1, get_context("spawn"), _build, (name, *shape)) as pool:
+        yield {label: partial(_wait_for, pool, function) for label, function in passes.items()}
 
 
 def _wait_for(pool: ProcessPoolExecutor, function: Callable[[], float]) -> float:
