@@ -24,6 +24,13 @@ hypothesis.settings.register_profile("deterministic", derandomize=True, deadline
 hypothesis.settings.load_profile("deterministic")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_compiled_is_kept():
+    """Forget a module's programs after it: those of all modules together take gigabytes, and in the end XLA crashes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def strict_dtypes():
     """Refuse every implicit dtype promotion; for a whole module, `pytestmark = pytest.mark.usefixtures(...)`."""

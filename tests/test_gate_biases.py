@@ -16,7 +16,7 @@ BIASED = {
     f"{name}-{gate}": (cell, gate)
     for name, cell in CELLS.items()
     if issubclass(cell, PackedCell)
-    for gate in cell.gate_order
+    for gate in getattr(cell, "gate_order", ())  # a recurrent highway's gates are known when its depth is
     if f"{gate}_bias" in options_of(cell)
 }
 

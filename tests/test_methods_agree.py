@@ -196,6 +196,7 @@ def test_gradient_of_a_loss(measured):
     assert np.all(by_lag <= results["norm by lag"].log_norm + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measured", ["stable"], indirect=True)
 def test_single_precision(measured):
     """Of a stable network whose frames align, as each precision draws its own to start from."""
