@@ -139,7 +139,6 @@ def _add_block(
     spread_rate = jnp.where((growth.blocks > 0) & jnp.isfinite(growth.spread_rate), averaged, newest)
     stretch = jnp.sum(before.t >= first_steps[1:-1])
     after, log_growth = _judged(after, reframed, steps)
-    summed = growth.added(stretch, log_growth, steps)
     if log_growth.shape == system.initial_state.shape:
         passive, passive_before, passive_after = jax.lax.stop_gradient((system, before, after))
         residual = jax.lax.cond(
@@ -147,20 +146,26 @@ def _add_block(
             lambda: _log_det_residual(passive, drive, passive_before, passive_after, log_growth),
             lambda: jnp.zeros((), log_growth.dtype),
         )
-        residual = jnp.maximum(growth.log_det_residual, residual)
-        summed = dataclasses.replace(summed, log_det_residual=residual)
+    else:
+        residual = growth.log_det_residual
     summed = dataclasses.replace(
-        summed,
+        growth,
         blocks=growth.blocks + 1,
         spread_rate=spread_rate,
         largest_spread=jnp.maximum(growth.largest_spread, reframed.spread),
+        log_det_residual=jnp.maximum(growth.log_det_residual, residual),
     )
     if not interval.chosen:
-        return summed, after
+        return summed.added(stretch, log_growth, steps), after
     acceptable = (steps == 1) | _resolved(reframed) | (after.first_nonfinite_step >= 0)
-    halved = dataclasses.replace(growth, interval=jnp.maximum(steps // 2, 1), spread_rate=newest)
     summed = dataclasses.replace(summed, interval=_next_interval(spread_rate, reframed, steps, interval.longest))
-    return jax.lax.cond(acceptable, lambda: (summed, after), lambda: (halved, before))
+    halved = dataclasses.replace(growth, interval=jnp.maximum(steps // 2, 1), spread_rate=newest)
+    # The sums are large and are changed in place: not to count a block, nothing is added to them.
+    small = ("blocks", "interval", "spread_rate", "largest_spread", "log_det_residual")
+    new, old = ({name: getattr(each, name) for name in small} for each in (summed, halved))
+    kept, flow = jax.tree.map(lambda new, old: jnp.where(acceptable, new, old), (new, after), (old, before))
+    growth = dataclasses.replace(growth, **kept)
+    return growth.added(stretch, jnp.where(acceptable, log_growth, 0), jnp.where(acceptable, steps, 0)), flow
 
 
 def _judged(after: Flow, reframed: Reframed, steps: Array) -> tuple[Flow, Array]:
