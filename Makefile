@@ -18,7 +18,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-oldest lint format figures bench constraints venv clean FORCE
+.PHONY: help demo test test-oldest lint format figures docs bench constraints venv clean FORCE
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ format: venv  ## let ruff put right what it can
 
 figures: venv  ## every figure, from the committed summaries
 	$(RUN) -m paper_figures
+
+docs: venv  ## the numbers in docs/cells.md
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m docs.cell_facts
 
 bench: .venv/.bench  ## every benchmark, one after the other
 	$(RUN) -m benchmarks

@@ -33,6 +33,7 @@ MAY_IMPORT_OF_OURS = {
     "analysis": ".results analysis",
     "paper_figures": "paper_figures",
     "benchmarks": ". benchmarks",
+    "docs": ". docs",
 }
 
 # Who -> the only packages, besides ours and Python's own, that it may import; those not named here may import any.
@@ -47,7 +48,7 @@ HEAVY = {"orbax", "tensorflow_datasets", "tensorflow", "grain", "scipy", "sklear
 HEAVY |= {"xarray", "pandas", "matplotlib", "tyro"}
 ACCELERATED = {"jax", "jaxlib", "flax"}
 
-OURS = ("rnn_dynamics", "experiments", "analysis", "paper_figures", "benchmarks")
+OURS = ("rnn_dynamics", "experiments", "analysis", "paper_figures", "benchmarks", "docs")
 EVERYONE_MAY = "rnn_dynamics.discovery"
 SAYING_NOTHING = {"utils", "util", "misc", "helpers", "helper", "common"}
 DYNAMIC_IMPORTS = {"import_module", "__import__", "discover"}

@@ -1,4 +1,4 @@
-"""The documentation runs: every Python block of README.md and docs/*.md, page by page; and names every quantity."""
+"""The documentation runs: every Python block of README.md and docs/*.md, page by page; and knows all there is."""
 
 import inspect
 import re
@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from docs import cell_facts
+from docs.step_costs import SIZES, cell_size, polynomial
 from rnn_dynamics import dynamics
+from rnn_dynamics.cells import CELLS
+from rnn_dynamics.cells.activations import ACTIVATIONS
+from rnn_dynamics.cells.initializers import RECURRENT_INITIALIZERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,3 +43,41 @@ def test_every_quantity_is_on_the_page():
     functions = {name for name in dynamics.__all__ if inspect.isfunction(getattr(dynamics, name))}
     assert len(functions) > 15
     assert functions <= named
+
+
+def test_every_cell_has_a_section_and_counts_that_are_right():
+    """Sizes, parameters, flops and slopes, as numbers and as formulas; `make docs` writes them."""
+    page = cell_facts.PAGE.read_text(encoding="utf-8")
+    assert set(CELLS) <= set(cell_facts.sections(page))
+    assert cell_facts.with_counts(page) == page, "make docs"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "of_inputs", "of_state", "in_a_row", "elementwise"),
+    [
+        ("ElmanCell", "FH + H² + H", "2FH", "2H²", 1, "H + 2H"),  # the bias; a sum, a tanh
+        ("LSTMCell", "4FH + 4H² + 4H", "8FH", "8H²", 1, "4H + 13H"),  # 4 sums, 3 sigmoids, 2 tanh, 3 products, a sum
+        ("ChoGRUCell", "3FH + 3H² + 3H", "6FH", "6H²", 2, "3H + 11H"),  # its candidate waits for the reset gate
+        ("ExpRNNCell", "FH + H² + H", "2FH", "2H²", 1, "0 + 8H"),  # exp(A) is not counted
+    ],
+)
+def test_costs_counted_by_hand(name, parameters, of_inputs, of_state, in_a_row, elementwise):
+    sizes = [cell_size(CELLS[name], *size) for size in SIZES]
+    halves = [size.of_inputs for size in sizes], [size.of_state for size in sizes]
+    assert polynomial([size.parameters for size in sizes]) == parameters
+    assert [polynomial([cost.matmul_flops for cost in half]) for half in halves] == [of_inputs, of_state]
+    assert {cost.matmuls_in_a_row for cost in halves[1]} == {in_a_row}
+    assert " + ".join(polynomial([cost.elementwise for cost in half]) for half in halves) == elementwise
+
+
+def test_measured_tables_have_all_rows():
+    """What is measured takes too long to be made again here."""
+    page = cell_facts.PAGE.read_text(encoding="utf-8")
+    for table, names in [
+        ("exponents", [f"[`{name}`](#" for name in CELLS]),
+        ("matrices", [f"`{name}(" for name in RECURRENT_INITIALIZERS]),
+        ("activations", [f"`{name}`" for name in ACTIVATIONS]),
+    ]:
+        rows = page.partition(f"<!-- {table}: make docs -->")[2].partition(f"<!-- end of {table} -->")[0]
+        for name in names:
+            assert f"\n| {name}" in rows, "make docs"
