@@ -24,6 +24,7 @@ from rnn_dynamics.cells.activations import ACTIVATIONS
 from rnn_dynamics.cells.initializers import RECURRENT_INITIALIZERS
 
 PAGE = Path(__file__).with_name("cells.md")
+AT = "at F = {}, H = {}".format(*SIZES[-1])
 MOST_DECIMALS = 5
 HEADING = re.compile(r"^### `(\w+)`\n", re.MULTILINE)
 
@@ -77,7 +78,7 @@ class _Counts:
     """What is counted of one cell, as numbers and as polynomials in F and H."""
 
     columns: Sequence[str] = (
-        *("cell", "N", "parameters", "at F = {}, H = {}".format(*SIZES[-1])),
+        *("cell", "N", "parameters", AT),
         *("matmul flops of the input", "of the state", "in a row", "elementwise"),
     )
 
@@ -104,7 +105,8 @@ class _Counts:
     def line(self) -> str:
         flops = self.size.of_inputs.matmul_flops + self.size.of_state.matmul_flops
         return (
-            f"N = {self.formula(lambda size: size.state)} = {self.size.state:,}, {self.size.carry_bytes:,} bytes · "
+            f"{AT}: N = {self.formula(lambda size: size.state)} = {self.size.state:,}, "
+            f"{self.size.carry_bytes:,} bytes · "
             f"{self.formula(lambda size: size.parameters)} = {self.size.parameters:,} parameters · "
             f"{flops:,} flops in matmuls, {self.size.of_state.matmuls_in_a_row} in a row · "
             f"{self.formula(_elementwise)} = {_elementwise(self.size):,} elementwise operations"
