@@ -8,13 +8,11 @@ at most 3.2 though the inputs grow by 10; in at most twice the time that it take
 """
 
 import json
-import subprocess
 import sys
-import time
 from typing import Any
 
 from benchmarks import report
-from benchmarks.memory import peak_mebibytes
+from benchmarks.peak_memory import measured_in_a_process, one_run
 
 BATCH, IN_FEATURES, HIDDEN_FEATURES = 4, 1, 32
 STEPS = (10_000, 100_000)
@@ -28,14 +26,14 @@ def main() -> None:
         return
     rows: list[dict[str, Any]] = []
     for checkpoints in CHECKPOINTS:
-        points = [_in_process_of_its_own(checkpoints, steps) for steps in STEPS]
+        points = [measured_in_a_process("checkpointing", checkpoints, steps) for steps in STEPS]
         shortest = points[0]["grown_in_the_run"]
         rows += [{**point, "grown_over_shortest": point["grown_in_the_run"] / shortest} for point in points]
     report.publish("checkpointing", rows)
 
 
 def peak(checkpoints: str, steps: int) -> dict[str, Any]:
-    """Differentiate once, and read this process's peak resident memory and the clock."""
+    """Differentiate once: peak memory and time."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
@@ -52,28 +50,13 @@ def peak(checkpoints: str, steps: int) -> dict[str, Any]:
     def gradient(params: Any, inputs: Any) -> Any:
         return jax.grad(lambda params: jnp.mean(nnx.merge(graph, params)(inputs)[0][1] ** 2))(params)
 
-    start = time.perf_counter()
-    compiled = gradient.lower(params, inputs).compile()
-    compile_seconds = time.perf_counter() - start
-    before = peak_mebibytes()
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(params, inputs))
-    seconds = time.perf_counter() - start
-    after = peak_mebibytes()
+    measured = one_run(gradient, params, inputs)
     return {
         "checkpoints": checkpoints,
         "steps": steps,
-        "peak_mebibytes": after,
-        "grown_in_the_run": after - before,
-        "seconds": seconds,
-        "microseconds_per_step": seconds / steps * 1e6,
-        "compile_seconds": compile_seconds,
+        **measured,
+        "microseconds_per_step": measured["seconds"] / steps * 1e6,
     }
-
-
-def _in_process_of_its_own(checkpoints: str, steps: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.checkpointing", checkpoints, str(steps)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 if __name__ == "__main__":

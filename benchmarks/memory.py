@@ -8,13 +8,11 @@ Target: the peak at 1,000,000 steps within 1.10 of that at 100,000.
 """
 
 import json
-import resource
-import subprocess
 import sys
-import time
 from typing import Any
 
 from benchmarks import report
+from benchmarks.peak_memory import measured_in_a_process, one_run
 
 STATE_SIZE, EXPONENTS, IN_FEATURES = 64, 8, 4
 STEPS = (100_000, 1_000_000)
@@ -28,7 +26,7 @@ def main() -> None:
         return
     rows: list[dict[str, Any]] = []
     for source in SOURCES:
-        points = [_in_process_of_its_own(source, steps) for steps in STEPS]
+        points = [measured_in_a_process("memory", source, steps) for steps in STEPS]
         rows += [
             {**point, "peak_over_shortest": point["peak_mebibytes"] / points[0]["peak_mebibytes"]} for point in points
         ]
@@ -36,7 +34,7 @@ def main() -> None:
 
 
 def peak(source: str, steps: int) -> dict[str, Any]:
-    """Run once, and read this process's peak resident memory and the clock."""
+    """Run once: peak memory and time."""
     import jax
     import jax.numpy as jnp
 
@@ -55,34 +53,8 @@ def peak(source: str, steps: int) -> dict[str, Any]:
     system = DrivenSystem.from_step(step, weights, jnp.ones(STATE_SIZE))
     inputs = None if source == "undriven" else noise
     measure = jax.jit(lambda system: lyapunov_spectrum(system, inputs, steps=steps, k=EXPONENTS).exponents)
-    start = time.perf_counter()
-    compiled = measure.lower(system).compile()
-    compile_seconds = time.perf_counter() - start
-    before = peak_mebibytes()
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(system))
-    seconds = time.perf_counter() - start
-    after = peak_mebibytes()
-    return {
-        "inputs": source,
-        "steps": steps,
-        "peak_mebibytes": after,
-        "grown_in_the_run": after - before,
-        "seconds": seconds,
-        "microseconds_per_step": seconds / steps * 1e6,
-        "compile_seconds": compile_seconds,
-    }
-
-
-def _in_process_of_its_own(source: str, steps: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.memory", source, str(steps)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def peak_mebibytes() -> float:
-    """Read the peak resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    measured = one_run(measure, system)
+    return {"inputs": source, "steps": steps, **measured, "microseconds_per_step": measured["seconds"] / steps * 1e6}
 
 
 if __name__ == "__main__":

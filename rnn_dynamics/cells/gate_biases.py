@@ -34,7 +34,7 @@ GateBias: TypeAlias = float | Array | GateBiasLaw
 """What a cell takes for the bias of a gate: a number, one per unit [H], or the law that they are drawn from."""
 
 
-def uniform(low: float | Array, high: float | Array) -> GateBiasLaw:
+def uniform(low: float | int | Array, high: float | int | Array) -> GateBiasLaw:
     """Draw every unit's bias between two values.
 
     Args:
@@ -63,7 +63,7 @@ def uniform_gate() -> GateBiasLaw:
     return GateBiasLaw(draw)
 
 
-def chrono(longest: float | Array) -> GateBiasLaw:
+def chrono(longest: float | int | Array) -> GateBiasLaw:
     r"""Spread the units' time scales up to the longest dependency in the data (Tallec and Ollivier 2018).
 
     .. math:: b_f \sim \ln U(1, T_{\max} - 1), \qquad b_i = -b_f
