@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SHARED = {"__main__", "report", "timing", "torch_layers"}
+SHARED = {"__main__", "peak_memory", "report", "timing", "torch_layers"}
 
 for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
     if module.name not in SHARED:
