@@ -10,11 +10,10 @@ from flax import nnx
 from jax import Array
 
 from rnn_dynamics.cells.base import NONE_GIVEN
-from rnn_dynamics.cells.gate_biases import GateBias
-from rnn_dynamics.cells.packed import PackedCell, PackedOptions
+from rnn_dynamics.cells.update_gated import UpdateGatedCell, UpdateGatedOptions
 
 
-class FastGRNNCell(PackedCell):
+class FastGRNNCell(UpdateGatedCell):
     r"""FastGRNN with full-rank weights (Kusupati et al. 2018).
 
     .. math::
@@ -30,8 +29,7 @@ class FastGRNNCell(PackedCell):
         hidden_features: H.
         zeta_logit: where zeta starts; a number, or one per unit.
         nu_logit: where nu starts; a number, or one per unit. Both defaults are those of the authors' code.
-        update_bias: added to b_z at initialisation; large values keep the state. A number, or one per unit.
-        **options: initialisers, dtypes and keys, see `PackedCell`.
+        **options: update_bias, initialisers, dtypes and keys, see `UpdateGatedCell`.
 
     Raises:
         ValueError: a size below 1, a zeta_logit or nu_logit that is not finite.
@@ -46,11 +44,9 @@ class FastGRNNCell(PackedCell):
         *,
         zeta_logit: float | Array = 1.0,
         nu_logit: float | Array = -4.0,
-        update_bias: GateBias = 0.0,
-        **options: Unpack[PackedOptions],
+        **options: Unpack[UpdateGatedOptions],
     ):
         super().__init__(in_features, hidden_features, **options)
-        self.add_to_bias("update", update_bias, options["rngs"])
         self.zeta_logit = nnx.Param(self.setting("zeta_logit", zeta_logit, "finite", np.isfinite)[...])
         self.nu_logit = nnx.Param(self.setting("nu_logit", nu_logit, "finite", np.isfinite)[...])
 

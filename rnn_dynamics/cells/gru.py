@@ -9,11 +9,11 @@ from flax import nnx
 from jax import Array
 
 from rnn_dynamics.cells.base import NONE_GIVEN
-from rnn_dynamics.cells.gate_biases import GateBias
-from rnn_dynamics.cells.packed import PackedCell, PackedOptions, zeros
+from rnn_dynamics.cells.packed import zeros
+from rnn_dynamics.cells.update_gated import UpdateGatedCell, UpdateGatedOptions
 
 
-class GRUCell(PackedCell):
+class GRUCell(UpdateGatedCell):
     r"""GRU with the reset gate after the matmul (Cho et al. 2014, in the form of Chetlur et al. 2014, cuDNN).
 
     .. math::
@@ -25,9 +25,7 @@ class GRUCell(PackedCell):
     Args:
         in_features: F.
         hidden_features: H.
-        update_bias: added to b_z at initialisation; large values keep the state (cf. the LSTM's forget bias). A number,
-            one per unit, or a law such as chrono's, see `cells.gate_biases`.
-        **options: initialisers, dtypes and keys, see `PackedCell`.
+        **options: update_bias, initialisers, dtypes and keys, see `UpdateGatedCell`.
 
     Raises:
         ValueError: a size below 1.
@@ -35,16 +33,8 @@ class GRUCell(PackedCell):
 
     gate_order = ("reset", "update", "candidate")
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        update_bias: GateBias = 0.0,
-        **options: Unpack[PackedOptions],
-    ):
+    def __init__(self, in_features: int, hidden_features: int, **options: Unpack[UpdateGatedOptions]):
         super().__init__(in_features, hidden_features, **options)
-        self.add_to_bias("update", update_bias, options["rngs"])
         bias_init = options.get("bias_init", zeros)
         self.recurrent_bias = nnx.Param(bias_init(options["rngs"].params(), (hidden_features,), self.param_dtype))
 
@@ -59,12 +49,8 @@ class GRUCell(PackedCell):
             "candidate": jnp.tanh(x_n + reset * (h_n + self.per_unit(self.recurrent_bias, h_n))),
         }
 
-    def combine(self, carry: Array, gates: Mapping[str, Array]) -> Array:
-        """Return h_t from h_{t-1} [..., H] and the gates."""
-        return (1 - gates["update"]) * gates["candidate"] + gates["update"] * carry
 
-
-class ChoGRUCell(PackedCell):
+class ChoGRUCell(UpdateGatedCell):
     r"""GRU with the reset gate before the matmul, as it was published (Cho et al. 2014, EMNLP, equations 5-8).
 
     .. math::
@@ -78,25 +64,13 @@ class ChoGRUCell(PackedCell):
     Args:
         in_features: F.
         hidden_features: H.
-        update_bias: added to b_z at initialisation; large values keep the state. A number, or one per unit.
-        **options: initialisers, dtypes and keys, see `PackedCell`.
+        **options: update_bias, initialisers, dtypes and keys, see `UpdateGatedCell`.
 
     Raises:
         ValueError: a size below 1.
     """
 
     gate_order = ("reset", "update", "candidate")
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        update_bias: GateBias = 0.0,
-        **options: Unpack[PackedOptions],
-    ):
-        super().__init__(in_features, hidden_features, **options)
-        self.add_to_bias("update", update_bias, options["rngs"])
 
     def gates_from_drive(self, carry: Array, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:
         """Return the gates r, z, n under their full names, each [..., H]; n reads r."""
@@ -108,7 +82,3 @@ class ChoGRUCell(PackedCell):
             "update": jax.nn.sigmoid(x_z + h_z),
             "candidate": jnp.tanh(x_n + self.recur_to(("candidate",), reset * carry)),
         }
-
-    def combine(self, carry: Array, gates: Mapping[str, Array]) -> Array:
-        """Return h_t from h_{t-1} [..., H] and the gates."""
-        return (1 - gates["update"]) * gates["candidate"] + gates["update"] * carry

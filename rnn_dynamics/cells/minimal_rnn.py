@@ -9,11 +9,11 @@ from flax import nnx
 from jax import Array
 
 from rnn_dynamics.cells.base import NONE_GIVEN
-from rnn_dynamics.cells.gate_biases import GateBias
-from rnn_dynamics.cells.packed import PackedCell, PackedOptions, lecun_normal
+from rnn_dynamics.cells.packed import lecun_normal
+from rnn_dynamics.cells.update_gated import UpdateGatedCell, UpdateGatedOptions
 
 
-class MinimalRNNCell(PackedCell):
+class MinimalRNNCell(UpdateGatedCell):
     r"""minimalRNN (Chen 2017, arXiv 1711.06788), with the paper's encoder, one affine map and tanh.
 
     .. math::
@@ -31,8 +31,8 @@ class MinimalRNNCell(PackedCell):
     Args:
         in_features: F.
         hidden_features: H.
-        update_bias: added to b_u at initialisation; large values keep the state. A number, or one per unit.
-        **options: initialisers, dtypes and keys, see `PackedCell`; content_kernel is initialised as kernel is.
+        **options: update_bias, added to b_u, initialisers, dtypes and keys, see `UpdateGatedCell`; content_kernel is
+            initialised as kernel is.
 
     Raises:
         ValueError: a size below 1.
@@ -40,16 +40,8 @@ class MinimalRNNCell(PackedCell):
 
     gate_order = ("update", "candidate")
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        update_bias: GateBias = 0.0,
-        **options: Unpack[PackedOptions],
-    ):
+    def __init__(self, in_features: int, hidden_features: int, **options: Unpack[UpdateGatedOptions]):
         super().__init__(in_features, hidden_features, **options)
-        self.add_to_bias("update", update_bias, options["rngs"])
         kernel_init = options.get("kernel_init", lecun_normal)
         shape = (hidden_features, hidden_features)
         self.content_kernel = nnx.Param(kernel_init(options["rngs"].params(), shape, self.param_dtype))
@@ -76,7 +68,3 @@ class MinimalRNNCell(PackedCell):
         """Return the gates u, z under their full names, each [..., H]; z sees no state."""
         x_u, content = self.split(drive)
         return {"update": jax.nn.sigmoid(x_u + self.recur(carry)), "candidate": content}
-
-    def combine(self, carry: Array, gates: Mapping[str, Array]) -> Array:
-        """Return h_t from h_{t-1} [..., H] and the gates."""
-        return gates["update"] * carry + (1 - gates["update"]) * gates["candidate"]

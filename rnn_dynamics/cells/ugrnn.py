@@ -9,10 +9,11 @@ from jax import Array
 from rnn_dynamics.cells.activations import find_activation
 from rnn_dynamics.cells.base import NONE_GIVEN
 from rnn_dynamics.cells.gate_biases import GateBias
-from rnn_dynamics.cells.packed import PackedCell, PackedOptions
+from rnn_dynamics.cells.packed import PackedOptions
+from rnn_dynamics.cells.update_gated import UpdateGatedCell
 
 
-class UGRNNCell(PackedCell):
+class UGRNNCell(UpdateGatedCell):
     r"""UGRNN (Collins, Sohl-Dickstein and Sussillo 2017).
 
     .. math::
@@ -26,8 +27,7 @@ class UGRNNCell(PackedCell):
         in_features: F.
         hidden_features: H.
         activation: phi by name, see `cells.activations`; the paper's are tanh and relu.
-        update_bias: added to b_g at initialisation, the paper's b^fg; large values keep the state. A number, or one per
-            unit.
+        update_bias: added to b_g at initialisation, the paper's b^fg, see `UpdateGatedCell`.
         **options: initialisers, dtypes and keys, see `PackedCell`.
 
     Raises:
@@ -46,14 +46,9 @@ class UGRNNCell(PackedCell):
         **options: Unpack[PackedOptions],
     ):
         self.activation = find_activation(activation)
-        super().__init__(in_features, hidden_features, **options)
-        self.add_to_bias("update", update_bias, options["rngs"])
+        super().__init__(in_features, hidden_features, update_bias=update_bias, **options)
 
     def gates_from_drive(self, carry: Array, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:
         """Return the gates g, c under their full names, each [..., H]."""
         g, c = self.split(drive + self.recur(carry))
         return {"update": jax.nn.sigmoid(g), "candidate": self.activation(c)}
-
-    def combine(self, carry: Array, gates: Mapping[str, Array]) -> Array:
-        """Return h_t from h_{t-1} [..., H] and the gates."""
-        return gates["update"] * carry + (1 - gates["update"]) * gates["candidate"]
