@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Mapping
-from typing import Required, TypedDict
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,6 +9,7 @@ from flax.nnx import rnglib
 from jax import Array
 from jax.typing import DTypeLike
 
+from rnn_dynamics.cells.activations import find_activation
 from rnn_dynamics.cells.base import NONE_GIVEN, Cell
 from rnn_dynamics.cells.packed import lecun_normal, zeros
 from rnn_dynamics.types import Initializer
@@ -46,16 +46,6 @@ class LinearCell(Cell):
         return decay * carry + increment
 
 
-class InputGatedOptions(TypedDict, total=False):
-    """What every `InputGatedCell` takes besides its sizes; see there."""
-
-    kernel_init: Initializer
-    bias_init: Initializer
-    dtype: DTypeLike | None
-    param_dtype: DTypeLike
-    rngs: Required[rnglib.Rngs]
-
-
 class InputGatedCell(LinearCell):
     """A linear cell with one affine map of the inputs for each gate, held side by side in `maps`, an `nnx.Linear`.
 
@@ -64,6 +54,7 @@ class InputGatedCell(LinearCell):
     Args:
         in_features: F.
         hidden_features: H.
+        activation: phi of the candidate by name, see `cells.activations`.
         kernel_init: initialiser of the kernels W side by side, [F, G*H].
         bias_init: initialiser of the biases b, [G*H].
         dtype: of the computation (default: param_dtype).
@@ -71,7 +62,7 @@ class InputGatedCell(LinearCell):
         rngs: keys for the initialisers.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, an unknown activation.
     """
 
     def __init__(
@@ -79,12 +70,14 @@ class InputGatedCell(LinearCell):
         in_features: int,
         hidden_features: int,
         *,
+        activation: str = "identity",
         kernel_init: Initializer = lecun_normal,
         bias_init: Initializer = zeros,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: rnglib.Rngs,
     ):
+        self.activation = find_activation(activation)
         super().__init__(in_features, hidden_features, dtype=dtype, param_dtype=param_dtype)
         self.maps = nnx.Linear(
             in_features,

@@ -1,13 +1,11 @@
 """The minimal gated recurrent unit, whose gates do not see the state."""
 
 from collections.abc import Mapping
-from typing import Unpack
 
 import jax
 from jax import Array
 
-from rnn_dynamics.cells.activations import find_activation
-from rnn_dynamics.cells.linear import InputGatedCell, InputGatedOptions
+from rnn_dynamics.cells.linear import InputGatedCell
 
 
 class MinGRUCell(InputGatedCell):
@@ -33,17 +31,6 @@ class MinGRUCell(InputGatedCell):
     """
 
     gate_order = ("update", "candidate")
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        activation: str = "identity",
-        **options: Unpack[InputGatedOptions],
-    ):
-        self.activation = find_activation(activation)
-        super().__init__(in_features, hidden_features, **options)
 
     def gates_of_drive(self, drive: Array) -> dict[str, Array]:
         """Return the gate z and the candidate under their full names, each [..., H]."""

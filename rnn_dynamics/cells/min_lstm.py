@@ -1,13 +1,11 @@
 """The minimal long short-term memory cell, whose gates do not see the state."""
 
 from collections.abc import Mapping
-from typing import Unpack
 
 import jax
 from jax import Array
 
-from rnn_dynamics.cells.activations import find_activation
-from rnn_dynamics.cells.linear import InputGatedCell, InputGatedOptions
+from rnn_dynamics.cells.linear import InputGatedCell
 
 
 class MinLSTMCell(InputGatedCell):
@@ -34,17 +32,6 @@ class MinLSTMCell(InputGatedCell):
     """
 
     gate_order = ("forget", "input", "candidate")
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        activation: str = "identity",
-        **options: Unpack[InputGatedOptions],
-    ):
-        self.activation = find_activation(activation)
-        super().__init__(in_features, hidden_features, **options)
 
     def gates_of_drive(self, drive: Array) -> dict[str, Array]:
         """Return the gates f', i' and the candidate under their full names, each [..., H]."""
