@@ -1,7 +1,7 @@
 """The linear recurrent unit: a diagonal of complex numbers inside the unit circle."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,55 @@ _normal = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 _half_normal = jax.nn.initializers.variance_scaling(0.5, "fan_in", "normal")
 
 
+class Ring(NamedTuple):
+    """The sector of a ring in the complex plane, from phase 0 on, that eigenvalues are drawn from uniformly.
+
+    Attributes:
+        r_min: inner radius, >= 0.
+        r_max: outer radius, <= 1.
+        max_phase: largest phase, radians, > 0.
+    """
+
+    r_min: float | Array = 0.0
+    r_max: float | Array = 1.0
+    max_phase: float | Array = 2 * np.pi
+
+    def check(self) -> None:
+        """Refuse what is no ring; values that are being traced are taken as they come.
+
+        Raises:
+            ValueError: radii that are none of a ring, a sector that is none.
+        """
+        if any(isinstance(value, Tracer) for value in self):
+            return
+        if not (0 <= self.r_min <= self.r_max <= 1 and self.r_min < 1 and self.r_max > 0):
+            raise ValueError(
+                f"ring must have radii 0 <= r_min <= r_max <= 1, got r_min={self.r_min}, r_max={self.r_max}"
+            )
+        if not self.max_phase > 0:
+            raise ValueError(f"ring must have max_phase > 0, got {self.max_phase}")
+
+    def draw(self, key: Array, size: int, dtype: DTypeLike) -> tuple[Array, Array]:
+        """Draw -ln|lambda| and the phase of each eigenvalue (lemma 3.2 of the paper).
+
+        Args:
+            key: of the random numbers.
+            size: H.
+            dtype: of the parameters.
+
+        Returns:
+            -ln|lambda| and phases, [H] each, positive, for their logarithms are what is trained.
+        """
+        r_min, r_max, max_phase = (jnp.asarray(value, dtype) for value in self)
+        least = jnp.finfo(dtype).eps
+        area, turn = jax.random.uniform(key, (2, size), dtype, minval=least)
+        squared_radius = jnp.minimum(area * (r_max**2 - r_min**2) + r_min**2, 1 - least)
+        return -jnp.log(squared_radius) / 2, max_phase * turn
+
+
+WHOLE_DISC = Ring()
+
+
 class LRUCell(LinearCell):
     r"""Linear recurrent unit (Orvieto, Smith, Gu, Fernando, Gulcehre, Pascanu and De 2023, sections 3.2-3.4).
 
@@ -34,15 +83,13 @@ class LRUCell(LinearCell):
     The feed-through D x_t of the paper's output sees no state and is left to a layer. The carry of a computation in
     bfloat16, which has no complex partner, is complex64; its output is bfloat16.
 
-    At initialisation lambda is uniform on the ring r_min <= |lambda| <= r_max in the sector of phases 0 ... max_phase
-    (lemma 3.2), and e^gamma = sqrt(1 - |lambda|^2), which keeps the variance of a white input.
+    At initialisation lambda is uniform on `ring`, and e^gamma = sqrt(1 - |lambda|^2), which keeps the variance of a
+    white input.
 
     Args:
         in_features: F.
         hidden_features: H, of the state and of the output.
-        r_min: inner radius of the ring, >= 0.
-        r_max: outer radius, <= 1.
-        max_phase: largest phase, radians, > 0.
+        ring: where lambda starts, see `Ring` (default: anywhere in the unit disc); r_min near 1 for long memory.
         kernel_init: initialiser of B_re and B_im (default: normal of variance 1 / 2F, the paper's).
         output_kernel_init: initialiser of C_re and C_im (default: normal of variance 1 / H, the paper's).
         dtype: of the computation (default: param_dtype).
@@ -61,9 +108,7 @@ class LRUCell(LinearCell):
         in_features: int,
         hidden_features: int,
         *,
-        r_min: float | Array = 0.0,
-        r_max: float | Array = 1.0,
-        max_phase: float | Array = 2 * np.pi,
+        ring: Ring = WHOLE_DISC,
         kernel_init: Initializer = _half_normal,
         output_kernel_init: Initializer = _normal,
         dtype: DTypeLike | None = None,
@@ -71,8 +116,8 @@ class LRUCell(LinearCell):
         rngs: rnglib.Rngs,
     ):
         super().__init__(in_features, hidden_features, dtype=dtype, param_dtype=param_dtype)
-        _check_ring(r_min, r_max, max_phase)
-        decay_rate, phase = self._draw_ring(r_min, r_max, max_phase, rngs)
+        ring.check()
+        decay_rate, phase = ring.draw(rngs.params(), hidden_features, self.param_dtype)
         self.nu_log = nnx.Param(jnp.log(decay_rate))
         self.theta_log = nnx.Param(jnp.log(phase))
         self.gamma_log = nnx.Param(jnp.log(-jnp.expm1(-2 * decay_rate)) / 2)
@@ -120,29 +165,3 @@ class LRUCell(LinearCell):
 
     def _exponential(self, parameter: nnx.Variable) -> Array:
         return jnp.exp(parameter[...].astype(self._part_dtype))
-
-    def _draw_ring(self, r_min: Any, r_max: Any, max_phase: Any, rngs: rnglib.Rngs) -> tuple[Array, Array]:
-        """Draw -ln|lambda| and the phases, [H] each, of lambdas uniform on the sector of the ring."""
-        r_min, r_max, max_phase = (jnp.asarray(value, self.param_dtype) for value in (r_min, r_max, max_phase))
-        least = jnp.finfo(
-            self.param_dtype
-        ).eps  # logarithms of radius, of its distance from 1 and of phase are parameters
-        area, turn = (
-            jax.random.uniform(rngs.params(), (self.hidden_features,), self.param_dtype, minval=least) for _ in range(2)
-        )
-        squared_radius = jnp.minimum(area * (r_max**2 - r_min**2) + r_min**2, 1 - least)
-        return -jnp.log(squared_radius) / 2, max_phase * turn
-
-
-def _check_ring(r_min: Any, r_max: Any, max_phase: Any) -> None:
-    """Refuse what is no ring; values that are being traced are taken as they come.
-
-    Raises:
-        ValueError: radii that are none of a ring, a sector that is none.
-    """
-    if any(isinstance(value, Tracer) for value in (r_min, r_max, max_phase)):
-        return
-    if not (0 <= r_min <= r_max <= 1 and r_min < 1 and r_max > 0):
-        raise ValueError(f"r_min and r_max must be radii 0 <= r_min <= r_max <= 1 of a ring, got {r_min} and {r_max}")
-    if not max_phase > 0:
-        raise ValueError(f"max_phase must be > 0, got {max_phase}")
