@@ -16,7 +16,7 @@ def test_samples_average_to_the_exponents():
     assert result.samples.shape == (10, 8)
     np.testing.assert_allclose(np.mean(result.samples, axis=0), spectrum.exponents, rtol=0, atol=1e-12)
     # Ten windows are the ten batches. The spectrum lets what a frame lacks in orthogonality be made up for by the next.
-    np.testing.assert_allclose(result.samples, spectrum.batch_means, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.samples, spectrum.batch_means, rtol=0, atol=1e-9)
     np.testing.assert_allclose(result.exponents, spectrum.exponents, rtol=0, atol=1e-12)
     np.testing.assert_allclose(result.standard_error, spectrum.standard_error, rtol=1e-10)
     np.testing.assert_allclose(result.diffusion, 20 * np.cov(result.samples.T), rtol=1e-10)

@@ -60,6 +60,19 @@ def test_a_chrono_lstm_without_weights_has_the_exponents_of_its_time_scales():
     assert 1 / 2 <= eigenvalues[6] < eigenvalues[-1] <= 1 - 1 / LONGEST
 
 
+@pytest.mark.parametrize(("name", "gate"), [("MGUCell", "forget"), ("RecurrentHighwayCell", "transform")])
+def test_where_an_open_gate_writes_the_negative_law_keeps(name, gate):
+    """What is kept, 1 - sigma(b), is 1 - 1/T at each level of a highway, and so J the product over its levels."""
+    cell = without_weights(CELLS[name], **{f"{gate}_bias": -chrono(LONGEST)})
+    kept = [
+        1 - 1 / (1 + np.exp(-b)) for b, gate in zip(biases(cell), cell.mapped_gates, strict=True) if "cand" not in gate
+    ]
+    system = DrivenSystem.from_cell(cell)
+    expected = np.diag(np.prod(kept, axis=0))
+    np.testing.assert_allclose(jacobian(system, system.initial_state, noise(1)[0]), expected, rtol=1e-14)
+    assert np.all(np.concatenate(kept) <= 1 - 1 / LONGEST)
+
+
 @pytest.mark.parametrize(
     ("law", "even", "low", "high"),
     [

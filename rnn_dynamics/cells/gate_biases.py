@@ -2,7 +2,8 @@
 
 A cell takes one wherever it takes the number: `LSTMCell(..., forget_bias=chrono(784))`,
 `GRUCell(..., update_bias=uniform(0, 5))`. A number, or one per unit [H], is the constant law. Which gate keeps the
-state, and what it is called, the cell knows: its argument is named after it.
+state, and what it is called, the cell knows: its argument is named after it. Where an open gate writes instead, as the
+MGU's forget gate and the transform gates of recurrent highways do, the law that keeps is the negative: `-chrono(784)`.
 """
 
 import dataclasses
@@ -28,6 +29,10 @@ class GateBiasLaw:
 
     draw: Initializer
     opposed: tuple[str, ...] = ()
+
+    def __neg__(self) -> "GateBiasLaw":
+        """Return the law of the negative biases, for a gate that writes where it is open."""
+        return dataclasses.replace(self, draw=lambda key, shape, dtype: -self.draw(key, shape, dtype))
 
 
 GateBias: TypeAlias = float | Array | GateBiasLaw

@@ -26,7 +26,8 @@ class MGUCell(PackedCell):
     Args:
         in_features: F.
         hidden_features: H.
-        forget_bias: added to b_f at initialisation; very negative values keep the state. A number, or one per unit.
+        forget_bias: added to b_f at initialisation; very negative values keep the state. A number, one per
+            unit, or a law, see `cells.gate_biases`.
         **options: initialisers, dtypes and keys, see `PackedCell`.
 
     Raises:

@@ -28,8 +28,8 @@ class RecurrentHighwayCell(PackedCell):
         in_features: F.
         hidden_features: H.
         depth: L, highway layers per step.
-        transform_bias: added to every b_t at initialisation; very negative values keep the state. A number, or one per
-            unit. The paper's lie between -4 and -2.
+        transform_bias: added to every b_t at initialisation; very negative values keep the state. A number, one per
+            unit, or a law, see `cells.gate_biases`. The paper's lie between -4 and -2.
         **options: initialisers, dtypes and keys, see `PackedCell`.
 
     Raises:
