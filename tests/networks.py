@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from rnn_dynamics.cells import CELLS, ElmanCell, LSTMCell, PackedCell
@@ -10,6 +11,16 @@ from rnn_dynamics.cells.initializers import gaussian
 from rnn_dynamics.dynamics import DrivenSystem, jacobian, trajectory
 
 zeros = jax.nn.initializers.zeros
+
+
+def slow_but(quick, names):
+    """The names as parameters of a test, those that are not quick to be left to `make test ARGS='-m slow'`."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+KINDS = ("ElmanCell", "LSTMCell", "GRUCell", "ExpRNNCell", "SLSTMCell", "LRUCell")
+"""Cells that differ in what they are made of, and in what rounding does to them."""
+EACH_CELL = slow_but(KINDS, CELLS)
 
 
 def elman(hidden=8, features=1, gain=2.0, seed=0, dtype=jnp.float64, **options):

@@ -10,7 +10,7 @@ from cells_by_hand import BY_HAND
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import any_cell, noise
+from networks import EACH_CELL, any_cell, noise, slow_but
 
 from rnn_dynamics.cells import CELLS, ElmanCell, GRUCell, LSTMCell, find_cell
 from rnn_dynamics.dynamics import DrivenSystem, jacobian
@@ -74,7 +74,7 @@ def mean_sine(cell, inputs):
     return jnp.mean(jnp.sin(Recurrence(cell)(inputs)[1]))
 
 
-@pytest.fixture(scope="module", params=CELLS)
+@pytest.fixture(scope="module", params=EACH_CELL)
 def told(request):
     """A cell, and all that one compiled function tells of it: it is compiling that takes the time."""
     cell = any_cell(request.param)
@@ -168,13 +168,7 @@ def test_a_users_module_trains_it(told):
     assert_trees_close(results["trained"], results["expected"], atol=1e-13)
 
 
-KINDS = ("LSTMCell", "ExpRNNCell", "SLSTMCell", "LRUCell")
-"""Cells that differ in what rounding does to them."""
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in CELLS]
-)
+@pytest.mark.parametrize("name", slow_but(("LSTMCell", "ExpRNNCell"), CELLS))
 def test_low_precision(name):
     """A step in bfloat16, with parameters in float32, and a gradient through 200 steps in float32."""
     exact = CELLS[name](FEATURES, HIDDEN, rngs=nnx.Rngs(0))

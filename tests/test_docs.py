@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from networks import slow_but
 
 from docs import cell_facts
 from docs.step_costs import SIZES, cell_size, polynomial
@@ -30,7 +31,7 @@ def code_of(page):
 
 
 @pytest.mark.usefixtures("allow_rank_promotion")  # as for a reader, who has not forbidden it
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", slow_but(PAGES[:1], PAGES), ids=lambda page: page.name)
 def test_examples_run(page):
     """What they say about their numbers is asserted in them."""
     code = code_of(page)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from networks import slow_but
 
 import analysis.__main__ as analysis_command
 import paper_figures.__main__ as figures_command
@@ -24,7 +25,7 @@ EXPERIMENTS = list(find_questions("experiments"))
 COLUMNS = {"quantity", "units", "x", "mean", "error", "count"}
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", slow_but(["jacobian_growth"], EXPERIMENTS))
 def test_from_smoke_preset_to_figure(name, tmp_path, capsys):
     module = import_module(f"experiments.{name}")
     assert set(module.PRESETS) == {"smoke", "laptop", "paper"}

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from networks import any_cell, dense_jacobians, elman, linear_system, lstm, noise
+from networks import EACH_CELL, any_cell, dense_jacobians, elman, linear_system, lstm, noise
 
-from rnn_dynamics.cells import CELLS, GRUCell, LSTMCell
+from rnn_dynamics.cells import GRUCell, LSTMCell
 from rnn_dynamics.cells.base import NONE_GIVEN
 from rnn_dynamics.cells.gru import ChoGRUCell
 from rnn_dynamics.dynamics import DrivenSystem, gate_decomposition, jacobian, jacobian_by_path, lyapunov_spectrum
@@ -53,14 +53,14 @@ def some_step(name):
     return cell, np.asarray(state), inputs, jax.tree.map(np.asarray, paths), np.asarray(whole)
 
 
-@pytest.mark.parametrize("name", [*CELLS, "nested"])
+@pytest.mark.parametrize("name", [*EACH_CELL, "nested"])
 def test_paths_sum_to_the_jacobian(name):
     cell, _, _, paths, whole = some_step(name)
     assert set(paths) == {"direct", *cell.gate_order}
     np.testing.assert_allclose(sum(paths.values()), whole, rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", [*CELLS, "nested"])
+@pytest.mark.parametrize("name", [*EACH_CELL, "nested"])
 def test_a_gate_that_sees_the_state_has_a_path(name):
     """A gate that is read by another but not from `given` would lose its path to that other."""
     cell, state, inputs, paths, _ = some_step(name)

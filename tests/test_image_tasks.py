@@ -39,6 +39,7 @@ def test_mnist_rejects_another_reading_order():
         make_task("sequential_mnist", by="row")
 
 
+@pytest.mark.slow
 def test_real_mnist():
     task = make_real("sequential_mnist", by="pixels")
     assert {split: len(task.splits[split]) for split in task.splits} == {"train": 60_000, "test": 10_000}

@@ -66,6 +66,7 @@ def test_imdb_limits_the_vocabulary(tiny_data):
     assert next(task.batches("train", 20)).inputs.max() == 4
 
 
+@pytest.mark.slow
 def test_real_imdb():
     task = make_real("imdb_sentiment")
     assert {split: len(task.splits[split]) for split in task.splits} == {"train": 25_000, "test": 25_000}

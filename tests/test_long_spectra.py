@@ -39,6 +39,7 @@ def test_chosen_intervals_are_longer_and_change_nothing(chaotic, chosen):
     np.testing.assert_allclose(chosen.standard_error, every_step.standard_error, rtol=0.5)
 
 
+@pytest.mark.slow
 def test_few_exponents_need_few_orthonormalisations(chaotic):
     system, inputs, _ = chaotic
     every_step = lyapunov_spectrum(system, inputs, k=2)
@@ -114,6 +115,7 @@ def test_going_on_equals_an_uninterrupted_run(chaotic, qr_every):
         assert both.steps_per_qr == 1
 
 
+@pytest.mark.slow
 def test_going_on_with_a_function_of_the_step(chaotic):
     system, inputs, spectrum = chaotic
 
@@ -127,6 +129,7 @@ def test_going_on_with_a_function_of_the_step(chaotic):
     assert int(jnp.sum(both.growth_steps)) == STEPS - 100
 
 
+@pytest.mark.slow
 def test_going_on_by_vmap(chaotic):
     system, inputs, _ = chaotic
     sequences = jnp.stack([inputs, -inputs])
@@ -137,6 +140,7 @@ def test_going_on_by_vmap(chaotic):
     )
 
 
+@pytest.mark.slow
 def test_going_on_again_and_again_keeps_the_result_small(chaotic):
     system, inputs, _ = chaotic
     result = lyapunov_spectrum(system, inputs[:120], k=2)
@@ -176,6 +180,7 @@ def test_as_many_sweeps_as_chunks_are_the_sequential_run(chaotic, chunked):
     )
 
 
+@pytest.mark.slow
 def test_the_sum_is_exact_at_every_sweep_and_the_certificate_bounds_the_error(chaotic):
     system, inputs, spectrum = chaotic
     errors, residuals = [], []
@@ -190,6 +195,7 @@ def test_the_sum_is_exact_at_every_sweep_and_the_certificate_bounds_the_error(ch
     assert errors[1] - errors[2] <= residuals[2] <= errors[1] + errors[2] + 1e-15
 
 
+@pytest.mark.slow
 def test_chunks_of_an_lstm_stop_when_they_fit():
     system, inputs = DrivenSystem.from_cell(lstm(hidden=4, gain=2.0)), noise(960)
     sequential = lyapunov_spectrum(system, inputs, k=3, transient=100, tangent_transient=60)

@@ -61,6 +61,7 @@ def test_ensembles_and_compilation(measure):
         assert_same(jax.tree.map(lambda leaf, number=number: leaf[number], together), alone, atol=1e-9)
 
 
+@pytest.mark.slow
 @EVERY
 def test_inputs_as_a_function_of_the_step(measure):
     system, inputs, options = (
@@ -104,6 +105,7 @@ def test_inputs_that_are_nan_are_recorded(measure, step):
     assert any(np.isnan(leaf).any() for leaf in floats)
 
 
+@pytest.mark.slow
 @EVERY
 def test_gradients_go_through_or_are_refused(measure):
     system, inputs = DrivenSystem.from_cell(any_cell("GRUCell", hidden=3)), noise(STEPS, 2)
