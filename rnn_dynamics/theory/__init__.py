@@ -1,0 +1,1 @@
+"""Closed forms and mean-field predictions, to lay beside what is measured."""
