@@ -219,21 +219,34 @@ tap_weights.defvjp(_weights_forward, _weights_backward)
 def cotangent_norm(cotangent: State) -> Array:
     """Return the Euclidean norm of each example's cotangent, [B], over all leaves [B, ...], in float32 at least.
 
-    The largest entry is taken out first, so that squares neither underflow nor overflow: a norm of 1e-30 is still one
-    in float32.
+    Where squares could under- or overflow the largest entry is taken out first: 1e-30 is a norm in float32 too.
     """
     parts = [
         part
         for leaf in jax.tree.leaves(cotangent)
         for part in ((jnp.real(leaf), jnp.imag(leaf)) if jnp.iscomplexobj(leaf) else (leaf,))
     ]
-    flat = [part.reshape(part.shape[0], -1) for part in parts]
+    flat = [part.reshape(part.shape[0], -1, part.shape[-1]) for part in parts]
     dtype = jnp.result_type(jnp.float32, *flat)
     flat = [leaf.astype(dtype) for leaf in flat]
-    largest = jax.lax.stop_gradient(reduce(jnp.maximum, [jnp.max(jnp.abs(leaf), axis=1) for leaf in flat]))
+    squares = reduce(jnp.add, [_sum_of_squares(leaf) for leaf in flat])
+    # Squares that matter beside such a sum are normal numbers too.
+    safe = (squares > jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps ** 2) & (squares < jnp.inf)
+    return jax.lax.cond(jnp.all(safe), lambda: jnp.sqrt(jnp.where(safe, squares, 1)), lambda: _norm_of_any_size(flat))
+
+
+def _norm_of_any_size(flat: list[Array]) -> Array:
+    largest = jax.lax.stop_gradient(reduce(jnp.maximum, [jnp.max(jnp.abs(leaf), axis=(1, 2)) for leaf in flat]))
     regular = (largest > 0) & jnp.isfinite(largest)
     # A scale whose inverse is a normal number too: products cost much less than quotients.
-    scale = jnp.where(regular, jnp.clip(largest, 8 * jnp.finfo(dtype).tiny, jnp.finfo(dtype).max / 8), 1)
-    inverse = (1 / scale)[:, None]
-    squares = reduce(jnp.add, [jnp.sum((leaf * inverse) ** 2, axis=1) for leaf in flat])
+    tiny, huge = jnp.finfo(largest.dtype).tiny, jnp.finfo(largest.dtype).max
+    scale = jnp.where(regular, jnp.clip(largest, 8 * tiny, huge / 8), 1)
+    inverse = (1 / scale)[:, None, None]
+    squares = reduce(jnp.add, [_sum_of_squares(leaf * inverse) for leaf in flat])
     return jnp.where(regular, scale * jnp.sqrt(jnp.where(regular, squares, 1)), largest)
+
+
+def _sum_of_squares(rows: Array) -> Array:
+    """Sum over [B, m, n] to [B]."""
+    # Over the last axis last: the other sums are vectorised on CPUs.
+    return jnp.sum(jnp.sum(rows**2, axis=1), axis=1)

@@ -42,7 +42,7 @@ class Recurrence(TappedLayer):
             is mostly faster (benchmarks/parallel_scan.py), no.
         gather_gradients: take the gradient by the weights from the steps of a chunk at once, and make what those steps
             were anew from their carries (see `gathered_scan`); for cells that have a `recur`. None chooses: on CPUs,
-            where it takes a third off the work, yes if the cell can and there are more steps than one chunk; on
+            where it takes up to a third off the time, yes if the cell can and there are more steps than one chunk; on
             accelerators no.
         learn_initial_carry: start from a trained carry, the same for all sequences, in the place of the cell's own,
             from which it is trained.
