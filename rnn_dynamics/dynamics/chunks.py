@@ -121,14 +121,14 @@ def _earliest(steps: Array) -> Array:
 
 
 def _total(growth: Growth) -> Array:
-    return jnp.sum(growth.sums.total, axis=(0, 1))
+    return jnp.sum(growth.totals, axis=(0, 1))
 
 
 def _in_order(growth: Growth) -> Growth:
     """Join the chunks' stretches, [P, R, ...] -> [P*R, ...], and reduce what is known of the whole."""
     return dataclasses.replace(
         growth,
-        sums=jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), growth.sums),
+        totals=growth.totals.reshape(-1, growth.totals.shape[-1]),
         steps=growth.steps.reshape(-1),
         blocks=jnp.sum(growth.blocks, dtype=growth.blocks.dtype),
         interval=growth.interval[-1],

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from rnn_dynamics.dynamics.batch_means import CompensatedSum, with_row
+from rnn_dynamics.dynamics.batch_means import CompensatedSum
 from rnn_dynamics.dynamics.frames import Reframed, fast_spread, growth_of_lost, householder, reframe, resolved_spread
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import Drive, Flow, advance, fold, fold_adaptively
@@ -61,8 +61,11 @@ class Growth:
     """Running sums of log growth and what is known about their quality.
 
     Attributes:
-        sums: [R, K], nats, in the order of the frame.
-        steps: [R], that each sum holds.
+        totals: [R, K], nats, of each stretch, in the order of the frame. Written, never read, while the run goes: XLA
+            copies as a whole what a loop both reads and changes.
+        steps: [R], that each total holds.
+        stretch: the one at hand.
+        newest: [K], the sum of that one so far.
         blocks: number of orthonormalisations.
         interval: length of the next block, where it is chosen.
         spread_rate: nats per step, a moving average of what the orthonormalisations found.
@@ -70,8 +73,10 @@ class Growth:
         log_det_residual: nats per step, the worst determinant check; NaN if K < N.
     """
 
-    sums: CompensatedSum
+    totals: Array
     steps: Array
+    stretch: Array
+    newest: CompensatedSum
     blocks: Array
     interval: Array
     spread_rate: Array
@@ -82,15 +87,29 @@ class Growth:
     def zero(cls, stretches: int, frame: Array) -> "Growth":
         """Return the growth of no step, for a frame [K, N]."""
         (vectors, size), dtype = frame.shape, frame.dtype
-        sums, zero = CompensatedSum.zero((stretches, vectors), dtype), jnp.zeros((), dtype)
-        residual = zero if vectors == size else jnp.full((), jnp.nan, dtype)
-        one = jnp.int32(1)
-        return cls(sums, jnp.zeros(stretches, jnp.int32), jnp.int32(0), one, zero, zero, residual)
+        zero, none = jnp.zeros((), dtype), jnp.int32(0)
+        return cls(
+            totals=jnp.zeros((stretches, vectors), dtype),
+            steps=jnp.zeros(stretches, jnp.int32),
+            stretch=none,
+            newest=CompensatedSum.zero((vectors,), dtype),
+            blocks=none,
+            interval=jnp.int32(1),
+            spread_rate=zero,
+            largest_spread=zero,
+            log_det_residual=zero if vectors == size else jnp.full((), jnp.nan, dtype),
+        )
 
-    def added(self, stretch: Array, log_growth: Array, steps: Array) -> "Growth":
-        """Add the log growth [K] of one block to a stretch."""
-        sums = with_row(self.sums, stretch, lambda sum_: sum_.plus(log_growth))
-        return dataclasses.replace(self, sums=sums, steps=self.steps.at[stretch].add(steps))
+    def added(self, stretch: Array, log_growth: Array, steps: Array | int) -> "Growth":
+        """Add the log growth [K] of one block to a stretch, the one at hand or the next."""
+        newest = jax.tree.map(lambda sum_: jnp.where(stretch == self.stretch, sum_, 0), self.newest).plus(log_growth)
+        return dataclasses.replace(
+            self,
+            totals=self.totals.at[stretch].set(newest.total),
+            steps=self.steps.at[stretch].add(steps),
+            stretch=stretch,
+            newest=newest,
+        )
 
 
 def grow(system: DrivenSystem, drive: Drive, flow: Flow, *, steps: int, interval: Interval) -> tuple[Growth, Flow]:
@@ -119,8 +138,8 @@ def grow(system: DrivenSystem, drive: Drive, flow: Flow, *, steps: int, interval
 def _close(growth: Growth, flow: Flow) -> tuple[Growth, Flow]:
     """Count what the last frame lacks in orthogonality, and mend it."""
     frame, triangle = householder(flow.tangents)
-    sums = with_row(growth.sums, -1, lambda sum_: sum_.plus(jnp.log(jnp.diagonal(triangle))))
-    return dataclasses.replace(growth, sums=sums), dataclasses.replace(flow, tangents=frame)
+    growth = growth.added(growth.stretch, jnp.log(jnp.diagonal(triangle)), 0)
+    return growth, dataclasses.replace(flow, tangents=frame)
 
 
 def _add_block(
@@ -134,10 +153,10 @@ def _add_block(
 ) -> tuple[Growth, Flow]:
     steps = jax.lax.stop_gradient(after.t - before.t)
     reframed = reframe(after.tangents, growth.spread_rate * steps)
-    newest = reframed.spread / steps
-    averaged = growth.spread_rate + MEMORY * (newest - growth.spread_rate)
-    spread_rate = jnp.where((growth.blocks > 0) & jnp.isfinite(growth.spread_rate), averaged, newest)
-    stretch = jnp.sum(before.t >= first_steps[1:-1])
+    newest_rate = reframed.spread / steps
+    averaged = growth.spread_rate + MEMORY * (newest_rate - growth.spread_rate)
+    spread_rate = jnp.where((growth.blocks > 0) & jnp.isfinite(growth.spread_rate), averaged, newest_rate)
+    stretch = jnp.sum(before.t >= first_steps[1:-1], dtype=jnp.int32)
     after, log_growth = _judged(after, reframed, steps)
     if log_growth.shape == system.initial_state.shape:
         passive, passive_before, passive_after = jax.lax.stop_gradient((system, before, after))
@@ -159,8 +178,8 @@ def _add_block(
         return summed.added(stretch, log_growth, steps), after
     acceptable = (steps == 1) | _resolved(reframed) | (after.first_nonfinite_step >= 0)
     summed = dataclasses.replace(summed, interval=_next_interval(spread_rate, reframed, steps, interval.longest))
-    halved = dataclasses.replace(growth, interval=jnp.maximum(steps // 2, 1), spread_rate=newest)
-    # The sums are large and are changed in place: not to count a block, nothing is added to them.
+    halved = dataclasses.replace(growth, interval=jnp.maximum(steps // 2, 1), spread_rate=newest_rate)
+    # The totals are large and are changed in place: not to count a block, nothing is added to them.
     small = ("blocks", "interval", "spread_rate", "largest_spread", "log_det_residual")
     new, old = ({name: getattr(each, name) for name in small} for each in (summed, halved))
     kept, flow = jax.tree.map(lambda new, old: jnp.where(acceptable, new, old), (new, after), (old, before))

@@ -261,7 +261,7 @@ def _align(spread: Array, before: Flow, after: Flow) -> tuple[Array, Flow]:
 @jax.jit
 def _spectrum(measured: _Measured, earlier: LyapunovSpectrum | None) -> LyapunovSpectrum:
     parts, flow, change, sweeps = measured
-    sums = jnp.concatenate([part.sums.total for part in parts])
+    sums = jnp.concatenate([part.totals for part in parts])
     steps = jnp.concatenate([part.steps for part in parts])
     if earlier is not None:
         sums = jnp.concatenate([_merged(earlier.growth), sums])
