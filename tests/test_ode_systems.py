@@ -71,12 +71,17 @@ def test_euler_of_a_rate_network_is_the_leaky_cell():
     leaky = DrivenSystem.from_cell(cell)
     params = (cell.kernel[...], cell.recurrent_kernel[...], cell.bias[...])
     flow = DrivenSystem.from_ode(rates, params, jnp.zeros(5), dt=step, method="euler")
-    states = trajectory(flow, inputs)
-    np.testing.assert_allclose(states, trajectory(leaky, inputs), rtol=0, atol=1e-15)
-    ours, theirs = (jacobian(system, states[3], inputs[4]) for system in (flow, leaky))
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-15)
+
+    @jax.jit
+    def states_and_jacobian(system):
+        states = trajectory(system, inputs)
+        return states, jacobian(system, states[3], inputs[4])
+
+    for ours, theirs in zip(states_and_jacobian(flow), states_and_jacobian(leaky), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_exponents_per_unit_of_time_and_steps_that_vmap_carries():
     """Of a linear flow ln|p4(dt a)| / dt for its eigenvalues a, which at dt = 0.1 are Re(a) to 1e-6."""
     eigenvalues = np.linalg.eigvals(np.asarray(MATRIX))

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from networks import any_cell, noise
+from networks import any_cell, noise, slow_but
 
 from rnn_dynamics.cells import ElmanCell, StackedCells
+from rnn_dynamics.cells.constrained import EvaluatedKernel
 from rnn_dynamics.dynamics import DrivenSystem, jacobian, lyapunov_spectrum, trajectory
 from rnn_dynamics.layers import Bidirectional, Recurrence, Stacked
 
@@ -16,9 +17,9 @@ STEP = 7
 
 
 def cells_of_three_kinds():
-    """Of different widths and carries, the lowest one with weights that are functions of parameters."""
+    """Of different widths and carries, one of them Flax's."""
     middle = nnx.GRUCell(3, 4, param_dtype=jnp.float64, rngs=nnx.Rngs(1))
-    return [any_cell("ExpRNNCell", hidden=3), middle, any_cell("LSTMCell", hidden=2, features=4)]
+    return [any_cell("ElmanCell", hidden=3), middle, any_cell("LSTMCell", hidden=2, features=4)]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,15 @@ def test_blocks_of_the_jacobian(system):
 
 
 @pytest.mark.slow
+def test_weights_that_are_functions_of_parameters_are_made_once_ahead():
+    """Here exp of a matrix: the stack's own step, and the same after `evaluated`, as `from_cell` takes it."""
+    cell = StackedCells([any_cell("ExpRNNCell", hidden=3), any_cell("GRUCell", hidden=2, features=3)])
+    assert isinstance(cell.evaluated().cells[0].recurrent_kernel, EvaluatedKernel)
+    expected = nnx.RNN(cell)(INPUTS[None])[0]
+    np.testing.assert_allclose(trajectory(DrivenSystem.from_cell(cell), INPUTS)[:, 3:], expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.slow
 def test_exponents_are_those_of_each_layer_driven_by_the_one_below():
     """Linear layers with eigenvalues apart: 0.9 and 0.3 below, 0.6 above. The rest of the frames decays as 0.9/0.6."""
     below, above = (
@@ -75,7 +85,7 @@ def test_exponents_are_those_of_each_layer_driven_by_the_one_below():
     np.testing.assert_allclose(exponents, np.log([0.9, 0.6, 0.3]), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("residual", slow_but([True], [False, True]))
 def test_stacked_layers_as_a_cell(residual):
     """It shares their parameters, runs in `nnx.RNN` and in `Recurrence`, and drops nothing."""
     cells = [any_cell("GRUCell", hidden=3), any_cell("GRUCell", hidden=3, features=3, seed=1)]
@@ -96,7 +106,7 @@ def test_initial_carries():
 
 
 def test_one_dtype_for_all_cells():
-    cells = [any_cell("GRUCell", hidden=3, dtype=jnp.float32), nnx.LSTMCell(3, 2, rngs=nnx.Rngs(0))]
+    cells = [any_cell("GRUCell", hidden=3, dtype=jnp.float32), any_cell("ElmanCell", 2, 3, dtype=jnp.float32)]
     system = DrivenSystem.from_cell(StackedCells(cells), dtype=jnp.float64)
     assert jax.eval_shape(system.step, system.initial_state, INPUTS[0]).dtype == jnp.float64
 
