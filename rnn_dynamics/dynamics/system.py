@@ -73,7 +73,10 @@ class DrivenSystem:
             ValueError: a carry of another dtype than the cell's own, where `dtype` is not given.
         """
         if not isinstance(cell, nnx.RNNCellBase):
-            raise TypeError(f"cell must be an nnx.RNNCellBase, got {type(cell).__name__}; for a function use from_step")
+            raise TypeError(
+                f"cell must be an nnx.RNNCellBase, got {type(cell).__name__}; for a function use from_step, "
+                "for layers Stacked(...).as_cell()"
+            )
         if dtype is not None:  # first, for what is evaluated in float32 is a rotation to no more than its digits
             cell = _with_dtype(cell, dtype)
         if isinstance(cell, Evaluable):

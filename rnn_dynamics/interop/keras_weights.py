@@ -25,6 +25,9 @@ ACTIVATIONS = {
 }
 """Keras' names of a SimpleRNN's activations, and ours of the same functions."""
 
+GATE_ACTIVATIONS = {"activation": ("tanh",), "recurrent_activation": ("sigmoid",)}
+"""All that an LSTM or a GRU may have."""
+
 NOT_HERE = {
     "go_backwards": (False, "reverse the inputs and set it to import the network"),
     "dropout": (0, "set it to import the network as it is when it does not train"),
@@ -55,34 +58,43 @@ def cell_from_keras(layer: str, config: Mapping[str, Any], weights: Sequence[Any
     if layer not in GATES:
         raise ValueError(f"layer must be one of {', '.join(GATES)}, got {layer!r}")
     _check_options(layer, config)
-    with_bias, resets_after = config.get("use_bias", True), layer == "GRU" and config.get("reset_after", True)
+    resets_after = layer == "GRU" and config.get("reset_after", True)
+    packed = _read(layer, weights, with_bias=config.get("use_bias", True), bias_rows=(2,) if resets_after else ())
+    if layer == "SimpleRNN":
+        return cell_with(ElmanCell, packed, activation=ACTIVATIONS[config["activation"]])
+    if layer == "LSTM":
+        return cell_with(LSTMCell, packed)
+    kernel, recurrent_kernel, bias = map(_reset_first, packed[:3])
+    if resets_after:
+        return cell_with(GRUCell, PackedWeights(kernel, recurrent_kernel, *gru_biases(*bias)))
+    return cell_with(ChoGRUCell, PackedWeights(kernel, recurrent_kernel, bias))
+
+
+def _read(layer: str, weights: Sequence[Any], *, with_bias: bool, bias_rows: tuple[int, ...]) -> PackedWeights:
+    """Check kernels and bias, zeros where there is none, and leave them as Keras packs them.
+
+    Raises:
+        ValueError: another number of arrays, other shapes.
+    """
     names = ("kernel", "recurrent_kernel", "bias")[: 2 + with_bias]
     if len(weights) != len(names):
         raise ValueError(f"weights must be {', '.join(names)}, got {len(weights)} arrays")
     hidden = checked("recurrent_kernel", weights[1], (None, None)).shape[0]
-    packed = GATES[layer] * hidden
-    kernel = checked("kernel", weights[0], (None, packed))
-    recurrent_kernel = checked("recurrent_kernel", weights[1], (hidden, packed))
-    bias_shape = (2, packed) if resets_after else (packed,)
+    columns = GATES[layer] * hidden
+    kernel = checked("kernel", weights[0], (None, columns))
+    recurrent_kernel = checked("recurrent_kernel", weights[1], (hidden, columns))
+    bias_shape = (*bias_rows, columns)
     bias = checked("bias", weights[2], bias_shape) if with_bias else jnp.zeros(bias_shape, kernel.dtype)
-    if layer == "SimpleRNN":
-        activation = ACTIVATIONS[config["activation"]]
-        return cell_with(ElmanCell, PackedWeights(kernel, recurrent_kernel, bias), activation=activation)
-    if layer == "LSTM":
-        return cell_with(LSTMCell, PackedWeights(kernel, recurrent_kernel, bias))
-    kernel, recurrent_kernel, bias = map(_reset_first, (kernel, recurrent_kernel, bias))
-    if resets_after:
-        return cell_with(GRUCell, PackedWeights(kernel, recurrent_kernel, *gru_biases(*bias)))
-    return cell_with(ChoGRUCell, PackedWeights(kernel, recurrent_kernel, bias))
+    return PackedWeights(kernel, recurrent_kernel, bias)
 
 
 def _check_options(layer: str, config: Mapping[str, Any]) -> None:
     for option, (allowed, advice) in NOT_HERE.items():
         if config.get(option, allowed) != allowed:
             raise ValueError(f"{option} of config must be {allowed}, got {config[option]}; {advice}")
-    gated = {"activation": ("tanh",), "recurrent_activation": ("sigmoid",)}
-    for option, allowed in {"activation": ACTIVATIONS}.items() if layer == "SimpleRNN" else gated.items():
-        if config.get(option) not in list(allowed):
+    activations = {"activation": tuple(ACTIVATIONS)} if layer == "SimpleRNN" else GATE_ACTIVATIONS
+    for option, allowed in activations.items():
+        if config.get(option) not in allowed:
             raise ValueError(
                 f"{option} of config must be {' or '.join(allowed)} for {layer}, got {config.get(option)!r}"
             )
