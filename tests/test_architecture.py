@@ -22,6 +22,7 @@ MAY_IMPORT_OF_OURS = {
     ".cells": ".cells .types",
     ".layers": ".layers .cells .taps .types",
     ".dynamics": ".dynamics .taps .types",
+    ".interop": ".interop .layers .cells .types",
     ".theory": ".theory .types .cells.activations",
     ".tasks": ".tasks .types",
     ".models": ".models .layers .cells .types",
@@ -46,6 +47,7 @@ MAY_IMPORT_OF_OTHERS = {
 
 HEAVY = {"orbax", "tensorflow_datasets", "tensorflow", "grain", "scipy", "sklearn"}
 HEAVY |= {"xarray", "pandas", "matplotlib", "tyro"}
+HEAVY |= {"torch", "keras", "equinox", "haiku", "diffrax"}
 ACCELERATED = {"jax", "jaxlib", "flax"}
 
 OURS = ("rnn_dynamics", "experiments", "analysis", "paper_figures", "benchmarks", "docs")
@@ -258,7 +260,7 @@ def loaded_by(*packages: str) -> set[str]:
     ("packages", "unwanted"),
     [
         (["rnn_dynamics"], HEAVY),
-        (["rnn_dynamics.cells", "rnn_dynamics.layers", "rnn_dynamics.dynamics"], HEAVY),
+        (["rnn_dynamics.cells", "rnn_dynamics.layers", "rnn_dynamics.dynamics", "rnn_dynamics.interop"], HEAVY),
         (["rnn_dynamics.results"], ACCELERATED),
         (["analysis"], ACCELERATED),
         (["paper_figures"], ACCELERATED | {"xarray", "scipy"}),

@@ -1,6 +1,7 @@
 """The documentation runs: every Python block of README.md and docs/*.md, page by page; and knows all there is."""
 
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -17,14 +18,16 @@ from rnn_dynamics.cells.initializers import RECURRENT_INITIALIZERS
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 QUANTITIES = ROOT / "docs" / "quantities.md"
+ANY_NETWORK = ROOT / "docs" / "any_network.md"
 
 
-def code_of(page):
-    """Return all Python blocks of a page as one program, each line where it stands in the page."""
+def code_of(page, framework=None):
+    """Return all Python blocks of a page, or all of a framework, as one program, each line where it stands."""
+    opening = "```python" if framework is None else f"```python {framework}"
     lines, inside = [], False
     for line in page.read_text(encoding="utf-8").splitlines():
         if line.startswith("```"):
-            inside = line == "```python"
+            inside = line == opening
             line = "```"
         lines.append(line if inside and line != "```" else "")
     return "\n".join(lines)
@@ -37,6 +40,16 @@ def test_examples_run(page):
     code = code_of(page)
     assert code.strip()
     exec(compile(code, page, "exec"), {"__name__": page.stem})
+
+
+@pytest.mark.usefixtures("allow_rank_promotion")
+@pytest.mark.parametrize("framework", ["equinox", "haiku", "torch", "keras", "diffrax"])
+def test_examples_of_frameworks_run(framework, monkeypatch):
+    monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
+    pytest.importorskip(framework, reason=f"{framework} is not installed: pip install 'rnn_dynamics[frameworks]'")
+    code = code_of(ANY_NETWORK, framework)
+    assert code.strip()
+    exec(compile(code, ANY_NETWORK, "exec"), {"__name__": framework})
 
 
 def test_every_quantity_is_on_the_page():

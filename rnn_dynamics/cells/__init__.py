@@ -14,6 +14,7 @@ from rnn_dynamics.cells.gru import GRUCell
 from rnn_dynamics.cells.leaky_elman import LeakyElmanCell
 from rnn_dynamics.cells.lstm import LSTMCell
 from rnn_dynamics.cells.packed import PackedCell
+from rnn_dynamics.cells.stacked_cells import StackedCells
 from rnn_dynamics.discovery import discover, unknown_name
 
 CELLS: dict[str, type[Cell]] = discover(
@@ -112,6 +113,7 @@ __all__ = [
     "LSTMCell",
     "LeakyElmanCell",
     "PackedCell",
+    "StackedCells",
     "find_cell",
     "make_cell",
     "options_of",

@@ -1,7 +1,6 @@
 """Any recurrent network, seen as a driven dynamical system with a flat state. The one file that knows frameworks."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -9,65 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.core import Tracer
 
+from rnn_dynamics.dynamics.carry_layout import CarryLayout
+from rnn_dynamics.dynamics.closed_loops import ClosedStep, Feedback, LoopParams
+from rnn_dynamics.dynamics.integrators import INTEGRATORS, OdeParams, OdeStep
 from rnn_dynamics.types import Carry, Evaluable, NamedGates, PyTree, StepFunction
-
-
-@dataclasses.dataclass(frozen=True)
-class CarryLayout:
-    """How a carry lies in the flat state: its leaves one after the other, in pytree order.
-
-    Of a complex leaf all real parts come first, then all imaginary parts: a state has real directions alone.
-
-    Attributes:
-        structure: the carry's pytree structure.
-        shapes: of its leaves.
-        complex_leaves: which of them are complex.
-    """
-
-    structure: Any
-    shapes: tuple[tuple[int, ...], ...]
-    complex_leaves: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, carry: Carry) -> "CarryLayout":
-        """Read the layout off a carry of one network (no batch axis)."""
-        leaves, structure = jax.tree.flatten(carry)
-        shapes = tuple(np.shape(leaf) for leaf in leaves)
-        return cls(structure, shapes, tuple(bool(jnp.iscomplexobj(leaf)) for leaf in leaves))
-
-    def flatten(self, carry: Carry) -> Array:
-        """Carry -> state [N].
-
-        Raises:
-            ValueError: if the carry's structure or shapes are not those of this layout.
-        """
-        found = CarryLayout.of(carry)
-        if found != self:
-            raise ValueError(
-                f"the step must return a carry like the one it takes: it takes {self}, it returned {found}"
-            )
-        parts = (
-            part
-            for leaf, is_complex in zip(jax.tree.leaves(carry), self.complex_leaves, strict=True)
-            for part in ((jnp.real(leaf), jnp.imag(leaf)) if is_complex else (leaf,))
-        )
-        return jnp.concatenate([jnp.ravel(part) for part in parts])
-
-    def unflatten(self, state: Array) -> Carry:
-        """State [N] -> carry."""
-        sizes = [math.prod(shape) * (1 + two) for shape, two in zip(self.shapes, self.complex_leaves, strict=True)]
-        pieces = jnp.split(state, np.cumsum(sizes)[:-1])
-        leaves = [
-            (jax.lax.complex(*jnp.split(piece, 2)) if two else piece).reshape(shape)
-            for piece, shape, two in zip(pieces, self.shapes, self.complex_leaves, strict=True)
-        ]
-        return jax.tree.unflatten(self.structure, leaves)
-
-    def __str__(self) -> str:
-        """Say structure and shapes, for messages."""
-        kinds = " (complex)" if any(self.complex_leaves) else ""
-        return f"{self.structure} with shapes {self.shapes}{kinds}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +37,8 @@ class DrivenSystem:
     r"""A recurrent network as the map :math:`s_t = F_\theta(s_{t-1}, x_t)` on a flat state of size N.
 
     It is a pytree whose leaves are the parameters and the initial state, so an ensemble is a system whose leaves have a
-    leading axis E, and `jax.vmap`, `jax.jit` and `jax.grad` go through it. Make one with `from_cell` or `from_step`.
+    leading axis E, and `jax.vmap`, `jax.jit` and `jax.grad` go through it. Make one with `from_cell`, `from_step` or
+    `from_ode`; `closed_loop` feeds a network its own output. docs/any_network.md has an example of each.
 
     Attributes:
         params: pytree of arrays, theta.
@@ -126,7 +73,10 @@ class DrivenSystem:
             ValueError: a carry of another dtype than the cell's own, where `dtype` is not given.
         """
         if not isinstance(cell, nnx.RNNCellBase):
-            raise TypeError(f"cell must be an nnx.RNNCellBase, got {type(cell).__name__}; for a function use from_step")
+            raise TypeError(
+                f"cell must be an nnx.RNNCellBase, got {type(cell).__name__}; for a function use from_step, "
+                "for layers Stacked(...).as_cell()"
+            )
         if dtype is not None:  # first, for what is evaluated in float32 is a rotation to no more than its digits
             cell = _with_dtype(cell, dtype)
         if isinstance(cell, Evaluable):
@@ -161,9 +111,49 @@ class DrivenSystem:
             TypeError: if the step is not callable.
             ValueError: parameters that are not arrays, a carry with anything but floating point arrays.
         """
-        if not callable(step):
-            raise TypeError(f"step must be a function (params, carry, inputs_t) -> carry, got {type(step).__name__}")
+        _check_function("step", step)
         return cls._make(step, params, carry, None, dtype)
+
+    @classmethod
+    def from_ode(
+        cls,
+        rhs: StepFunction,
+        params: PyTree,
+        carry: Carry,
+        *,
+        dt: float | int | Array,
+        method: str = "rk4",
+        dtype: Any = None,
+    ) -> "DrivenSystem":
+        r"""See a differential equation :math:`\dot s = f_\theta(s, x)` as a driven system, one step of dt at a time.
+
+        The inputs are held during a step. What is measured is the map that the method makes, whose Jacobian is exact:
+        an exponent in nats per step, over dt, is one in nats per unit of time, and differs from the flow's by what the
+        method leaves, O(dt) or O(dt^4). The step is a parameter, `system.params.dt`, that `jax.vmap` can carry.
+
+        Args:
+            rhs: (params, carry, inputs_t) -> derivative of the carry by time, a pytree like it; define it once, as
+                `from_step` says.
+            params: pytree of arrays.
+            carry: initial carry of one network, a pytree of arrays without batch axes.
+            dt: length of a step in units of time, > 0.
+            method: "euler", of first order, or "rk4", the classical Runge-Kutta method of fourth.
+            dtype: dtype to measure in (default: the carry's).
+
+        Returns:
+            The system.
+
+        Raises:
+            TypeError: if the right-hand side is not callable.
+            ValueError: a dt that is no positive number, an unknown method, or what `from_step` refuses.
+        """
+        _check_function("rhs", rhs)
+        if method not in INTEGRATORS:
+            raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {method!r}")
+        if np.shape(dt) != () or not (isinstance(dt, Tracer) or 0 < dt < np.inf):
+            raise ValueError(f"dt must be one positive number, got {dt}")
+        _check_arrays("params", params)
+        return cls._make(OdeStep(rhs, method), OdeParams(params, jnp.asarray(dt, float)), carry, None, dtype)
 
     @classmethod
     def _make(
@@ -204,6 +194,35 @@ class DrivenSystem:
             )
         return after
 
+    def closed_loop(self, feedback: Feedback, params: PyTree = None) -> "DrivenSystem":
+        r"""Feed this network what is read off its own state, so that it runs by itself.
+
+        .. math:: s_t = F(s_{t-1}, x_t), \qquad x_t = y(s_{t-1}, u_t)
+
+        The state Jacobian holds the way through the feedback, :math:`\partial_s F + \partial_x F\, \partial_s y`. The
+        inputs of the new system are u, for what comes from outside as well; without any, run it by `steps=`.
+
+        Args:
+            feedback: (params, carry, u_t) -> x_t [F]; define it once, as `from_step` says. The carry is the one before
+                the step, of an LSTM (c, h), and u_t is None in a run without inputs.
+            params: of the feedback, a pytree of arrays; cast to the dtype of this system.
+
+        Returns:
+            The system, its parameters `params.network` and `params.feedback`.
+
+        Raises:
+            TypeError: if the feedback is not callable.
+            ValueError: parameters that are not arrays; when it runs, a feedback of another width than the inputs.
+        """
+        _check_function("feedback", feedback)
+        _check_arrays("params", params)
+        return dataclasses.replace(
+            self,
+            params=LoopParams(self.params, _cast(params, self.initial_state.dtype)),
+            step_function=ClosedStep(self.step_function, feedback, self.in_features),
+            in_features=None,
+        )
+
     def gated_cell(self) -> NamedGates:
         """Return the cell that the system was made from, for what is measured gate by gate.
 
@@ -211,15 +230,20 @@ class DrivenSystem:
             The cell, with the system's parameters; its carry is `layout.unflatten(state)`.
 
         Raises:
-            ValueError: a system made by `from_step`, or from a cell that does not name its gates, such as Flax's own.
+            ValueError: a system not made by `from_cell`, or of a cell that does not name its gates, such as Flax's own.
         """
-        came = "one made by from_step"
+        came = f"one made by {getattr(self.step_function, 'made_by', 'from_step')}"
         if isinstance(self.step_function, CellStep):
             cell = self.step_function.cell(self.params)
             if isinstance(cell, NamedGates):
                 return cell
             came = f"one of {type(cell).__module__}.{type(cell).__name__}"
         raise ValueError(f"system must be made by from_cell, of a cell that names its gates (NamedGates), got {came}")
+
+
+def _check_function(name: str, function: Any) -> None:
+    if not callable(function):
+        raise TypeError(f"{name} must be a function of (params, carry, inputs_t), got {type(function).__name__}")
 
 
 def _check_arrays(name: str, tree: PyTree) -> None:

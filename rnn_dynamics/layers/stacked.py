@@ -8,6 +8,8 @@ from flax.nnx import rnglib
 from jax import Array
 from jaxtyping import Float, Int
 
+from rnn_dynamics.cells import StackedCells
+from rnn_dynamics.layers.recurrence import Recurrence
 from rnn_dynamics.types import Carry
 
 RecurrentLayer: TypeAlias = Callable[..., tuple[Carry, Array]]
@@ -90,3 +92,22 @@ class Stacked(nnx.Module):
             carries.append(carry)
             inputs = outputs
         return tuple(carries), inputs
+
+    def as_cell(self) -> StackedCells:
+        """Return all layers as one cell, which shares their parameters; what `DrivenSystem.from_cell` takes.
+
+        As in evaluation nothing is dropped, and the initial carry is the cells' own.
+
+        Returns:
+            The cells of the layers, stacked.
+
+        Raises:
+            ValueError: a layer that is no `Recurrence` forward in time: no state carries the others.
+        """
+        cells = []
+        for number, layer in enumerate(self.layers):
+            if not isinstance(layer, Recurrence) or layer.reverse:
+                came = "one with reverse=True" if isinstance(layer, Recurrence) else f"a {type(layer).__name__}"
+                raise ValueError(f"every layer must be a Recurrence forward in time, got {came} as layer {number}")
+            cells.append(layer.cell)
+        return StackedCells(cells, residual=self.residual)
