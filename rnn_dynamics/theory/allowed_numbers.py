@@ -29,7 +29,8 @@ def allowed(name: str, value: Number, words: str, is_allowed: Callable[[Any], An
     """
     if np.shape(value) != ():
         raise ValueError(f"{name} must be one number, got shape {np.shape(value)}; jax.vmap takes many")
-    if not isinstance(value, Tracer) and not is_allowed(value):
+    # By NumPy, for a known array that meets jax while something else is being traced is traced as well.
+    if not isinstance(value, Tracer) and not is_allowed(np.asarray(value)):
         raise ValueError(f"{name} must be {words}, got {value}")
     return jnp.asarray(value, jnp.result_type(value, 0.0))
 

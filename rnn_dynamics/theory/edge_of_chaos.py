@@ -27,8 +27,8 @@ def critical_gain(external_variance: Number = 0.0, activation: str = "tanh") -> 
         u \sim \mathcal N(0, q)
 
     Algorithm: the second equation is the fixed point of the variance at the gain of the first; its left side is
-    bisected in ln q. Only the sum of the two variances counts (Molgedey, Schuchhardt and Schuster 1992 for inputs drawn anew;
-    Schoenholz et al. 2017, section 2, for biases).
+    bisected in ln q. Only the sum of the two variances counts (Molgedey, Schuchhardt and Schuster 1992 for inputs drawn
+    anew; Schoenholz et al. 2017, section 2, for biases).
 
     Without variance from outside, and phi(0) = 0, it is the gain at which rest becomes unstable: 1 / |phi'(0)|, and the
     square root of 2 for relu. Next to there the gain has but 8 digits, and at 0 itself no derivative.

@@ -1,6 +1,7 @@
 """Two trajectories of one large random Elman network: how alike they become, and how soon."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +122,7 @@ def memory_depth(network: RandomElman, input_correlation: Number = 1.0, start: N
     return -1 / jnp.log(jnp.minimum(jnp.where(together, squared_growth(network, variance), apart), 1))
 
 
-def _is_correlation(number: Number) -> bool | Array:
+def _is_correlation(number: Any) -> Any:
     return (number >= -1) & (number <= 1)
 
 

@@ -188,8 +188,8 @@ def mean_exponent(network: RandomElman, size: int | None = None, start: Number =
 
 
 def above_0(variance: Array) -> Array:
-    """Return a variance that is not 0, where activations may have kinks, but next to it."""
-    return jnp.maximum(variance, jnp.finfo(variance.dtype).tiny)
+    """Return a variance that is not 0, where activations may have kinks, but next to it; for an infinite one NaN."""
+    return jnp.where(variance == jnp.inf, jnp.nan, jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
 
 
 @jax.jit

@@ -23,7 +23,7 @@ class _Search(NamedTuple):
     value: Array
     low: Array
     high: Array
-    count: Array
+    iterations: Array
     done: Array
 
 
@@ -50,7 +50,7 @@ def settled(update: Update, parameters: PyTree, start: Array, scale: float) -> A
     held = jax.lax.stop_gradient(parameters)
 
     def more(search: _Search) -> Array:
-        return ~search.done & (search.count < ITERATIONS)
+        return ~search.done & (search.iterations < ITERATIONS)
 
     def improve(search: _Search) -> _Search:
         return _improved(search, *update(held, search.value), scale)
@@ -80,4 +80,4 @@ def _improved(search: _Search, after: Array, slope: Array, scale: float) -> _Sea
     near = jnp.abs(guess - value) <= tolerance
     lost = ~jnp.isfinite(excess)
     value = jnp.where(at_rest | lost, value, guess)
-    return _Search(value, low, high, search.count + 1, at_rest | near | lost)
+    return _Search(value, low, high, search.iterations + 1, at_rest | near | lost)
