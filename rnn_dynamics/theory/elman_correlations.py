@@ -92,7 +92,8 @@ def stationary_correlation(network: RandomElman, input_correlation: Number = 1.0
             unknown activation.
     """
     shared = allowed("input_correlation", input_correlation, "in [0, 1]", lambda number: (number >= 0) & (number <= 1))
-    return _stationary_correlation(network.checked(), stationary_variance(network, start), shared)
+    variance = stationary_variance(network, start)
+    return _stationary_correlation(network.checked(), variance, shared.astype(variance.dtype))
 
 
 def memory_depth(network: RandomElman, input_correlation: Number = 1.0, start: Number = 1.0) -> Array:

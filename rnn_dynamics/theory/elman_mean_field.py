@@ -54,13 +54,15 @@ class RandomElman:
     activation: str = dataclasses.field(default="tanh", metadata={"static": True})
 
     def checked(self) -> "RandomElman":
-        """Return this ensemble with its numbers as arrays.
+        """Return this ensemble with its numbers as arrays of one dtype.
 
         Raises:
             ValueError: a number below 0, an unknown activation.
         """
         find_activation(self.activation)
-        numbers = {name: at_least_0(name, getattr(self, name)) for name in NUMBERS}
+        given = {name: getattr(self, name) for name in NUMBERS}
+        dtype = jnp.result_type(*given.values(), 0.0)
+        numbers = {name: at_least_0(name, number).astype(dtype) for name, number in given.items()}
         return RandomElman(**numbers, activation=self.activation)
 
 
@@ -101,8 +103,8 @@ def stationary_variance(network: RandomElman, start: Number = 1.0) -> Array:
     Raises:
         ValueError: a variance that grows without bound; a number below 0, an unknown activation.
     """
-    start = allowed("start", start, "> 0", lambda number: number > 0)
-    variance = settled(_variance_and_slope, network.checked(), start, 0.0)
+    numbers, start = network.checked(), allowed("start", start, "> 0", lambda number: number > 0)
+    variance = settled(_variance_and_slope, numbers, start.astype(numbers.gain.dtype), 0.0)
     if not isinstance(variance, Tracer) and np.isinf(variance):
         raise ValueError(
             f"the variance of the preactivations must stay finite, and that of {network.activation} grows without "

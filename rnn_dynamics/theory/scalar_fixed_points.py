@@ -79,5 +79,5 @@ def _improved(search: _Search, after: Array, slope: Array, scale: float) -> _Sea
     at_rest = jnp.abs(excess) <= tolerance
     near = jnp.abs(guess - value) <= tolerance
     lost = ~jnp.isfinite(excess)
-    value = jnp.where(at_rest | lost, value, guess)
+    value = jnp.where(lost & (value < jnp.inf), jnp.nan, jnp.where(at_rest | lost, value, guess))
     return _Search(value, low, high, search.iterations + 1, at_rest | near | lost)
