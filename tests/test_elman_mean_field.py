@@ -139,12 +139,14 @@ def test_trajectories_meet_where_perturbations_shrink(tanh_correlations):
     np.testing.assert_allclose([depth, rest_depth], [-0.5 / exponent, 0.5 / np.log(2)], rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 def test_a_variance_without_bound_leaves_nothing_to_say():
     found = jax.vmap(lambda gain: correlations(RandomElman(gain, 0.1, activation="relu"), 1.0))(jnp.array([1.0, 1.5]))
     np.testing.assert_allclose(found[0], [1, 1 / np.log(2)], rtol=1e-14, atol=0)
     assert np.all(np.isnan(found[1]))
 
 
+@pytest.mark.slow
 def test_single_precision_stays_single():
     network = RandomElman(jnp.float32(2), jnp.float32(0.2), jnp.float32(0.3))
     exponent, correlation = leading_exponent(network), stationary_correlation(network)

@@ -104,7 +104,7 @@ def stationary_variance(network: RandomElman, start: Number = 1.0) -> Array:
         ValueError: a variance that grows without bound; a number below 0, an unknown activation.
     """
     numbers, start = network.checked(), allowed("start", start, "> 0", lambda number: number > 0)
-    variance = settled(_variance_and_slope, numbers, start.astype(numbers.gain.dtype), 0.0)
+    variance = settled(_variance_and_slope, numbers, start.astype(jnp.result_type(numbers.gain)), 0.0)
     if not isinstance(variance, Tracer) and np.isinf(variance):
         raise ValueError(
             f"the variance of the preactivations must stay finite, and that of {network.activation} grows without "
