@@ -34,7 +34,7 @@ def test_no_product_of_jacobians_exceeds_its_bound(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", ["tanh", "relu", "sigmoid"])
 def test_no_gradient_and_no_exponent_exceeds_its_bound(name):
     cell = cell_of(name, gaussian(0.7))
     bound = gradient_bound(cell.recurrent_kernel[...], name)

