@@ -16,7 +16,8 @@ from rnn_dynamics.cells.activations import ACTIVATIONS
 from rnn_dynamics.cells.initializers import RECURRENT_INITIALIZERS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITHOUT_EXAMPLES = ROOT / "docs" / "PAPER_MAP.md"
+PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {WITHOUT_EXAMPLES})]
 QUANTITIES = ROOT / "docs" / "quantities.md"
 ANY_NETWORK = ROOT / "docs" / "any_network.md"
 

@@ -1,5 +1,6 @@
 """Averages over a Gaussian preactivation, to rounding, of functions that are smooth but for kinks at known places."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -33,15 +34,15 @@ def average(function: Callable[[Array], Array], variance: float | Array, mean: f
     Returns:
         The average [...], with the dtype of the function's values.
     """
-    deviation = jnp.sqrt(jnp.asarray(variance, jnp.result_type(variance, float)))
+    deviation = jnp.sqrt(jnp.asarray(variance, jnp.result_type(variance, 0.0)))
     narrow = jnp.maximum(deviation, jnp.finfo(deviation.dtype).tiny ** 0.5)
     bends = (jnp.asarray([*(-x for x in FEATURES[:0:-1]), *FEATURES], deviation.dtype) - mean) / narrow
     grid = jnp.arange(-FARTHEST, FARTHEST + 1, dtype=deviation.dtype)
     edges = jnp.sort(jnp.concatenate([grid, jnp.clip(bends, -FARTHEST, FARTHEST)]))
     nodes, weights = (jnp.asarray(values, deviation.dtype) for values in np.polynomial.legendre.leggauss(NODES))
     halves = jnp.diff(edges)[:, None] / 2
-    z = (edges[:-1, None] + halves * (1 + nodes)).ravel()
-    density = (halves * weights * jnp.exp(-(z.reshape(-1, NODES) ** 2) / 2)).ravel() / np.sqrt(2 * np.pi)
+    z = (edges[:-1, None] + halves * (1 + nodes[None, :])).ravel()
+    density = (halves * weights[None, :] * jnp.exp(-(z.reshape(-1, NODES) ** 2) / 2)).ravel() / math.sqrt(2 * math.pi)
     return jnp.tensordot(density, function(mean + deviation * z), axes=1)
 
 
