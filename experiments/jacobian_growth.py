@@ -21,14 +21,14 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 
-from rnn_dynamics.cells import make_cell, parse_cell_name
+from rnn_dynamics.cells import make_cell, options_of, parse_cell_name
 from rnn_dynamics.cells.initializers import gaussian
 from rnn_dynamics.discovery import unknown_name
 from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, lyapunov_spectrum
 from rnn_dynamics.dynamics.trajectories import whole_number
 from rnn_dynamics.results import labelled
 from rnn_dynamics.tasks import make_task
-from rnn_dynamics.tasks.streams import input_stream
+from rnn_dynamics.tasks.streams import input_stream, standardised
 from rnn_dynamics.types import Task
 
 TRANSIENT = 500
@@ -114,7 +114,9 @@ def grid(config: Config) -> list[Point]:
         for name in ([f"elman-{activation}" for activation in config.activations] if cell == "elman" else [cell])
     ]
     for network in networks:
-        parse_cell_name(network)
+        cell, _ = parse_cell_name(network)
+        if "recurrent_kernel_init" not in options_of(cell):
+            raise ValueError(f"cells must have recurrent weights, whose gain is varied; {network} has none")
     return [
         Point(network, gain, inputs, seed, config.hidden, config.horizon, config.exponents)
         for inputs in config.inputs
@@ -175,7 +177,7 @@ def _inputs(point: Point) -> np.ndarray:
     steps = TRANSIENT + point.horizon
     if point.inputs == NOISE:
         return np.asarray(jax.random.normal(jax.random.key(point.seed), (steps, 1), jnp.float64))
-    return input_stream(_task(point.inputs), steps, seed=point.seed)
+    return standardised(input_stream(_task(point.inputs), steps, seed=point.seed))
 
 
 @cache

@@ -226,7 +226,7 @@ def cotangent_norm(cotangent: State) -> Array:
         for leaf in jax.tree.leaves(cotangent)
         for part in ((jnp.real(leaf), jnp.imag(leaf)) if jnp.iscomplexobj(leaf) else (leaf,))
     ]
-    flat = [part.reshape(part.shape[0], -1, part.shape[-1]) for part in parts]
+    flat = [part.reshape(part.shape[0], -1, part.shape[-1] if part.ndim > 1 else 1) for part in parts]
     dtype = jnp.result_type(jnp.float32, *flat)
     flat = [leaf.astype(dtype) for leaf in flat]
     squares = reduce(jnp.add, [_sum_of_squares(leaf) for leaf in flat])

@@ -102,6 +102,7 @@ def told(request):
             "differences": differences(system, state, x[0]),
             "layer": layer(SEQUENCES, initial_carry=carry),
             "padded": layer(SEQUENCES.at[1, 1:].set(jnp.nan), lengths=LENGTHS, initial_carry=carry),
+            "states": [layer(SEQUENCES[:, :length], initial_carry=carry)[0] for length in LENGTHS.tolist()],
             "backwards": Recurrence(cell, reverse=True)(SEQUENCES[:, ::-1], initial_carry=carry),
             "nnx.RNN": nnx.RNN(cell, return_carry=True)(SEQUENCES, initial_carry=carry),
             "trained": trained,
@@ -157,8 +158,9 @@ def test_layers_scan_it_padded_or_reversed(told):
     assert_trees_close(results["nnx.RNN"], (carry, outputs), atol=1e-14)
     assert_trees_close(results["backwards"], (carry, outputs[:, ::-1]), atol=1e-14)
     padded_carry, padded = results["padded"]
-    assert_trees_close(*(jax.tree.map(lambda leaf: leaf[0], c) for c in (padded_carry, carry)), atol=1e-14)
-    for number, length in enumerate(LENGTHS):
+    for number, (length, state) in enumerate(zip(LENGTHS, results["states"], strict=True)):
+        of_example = [jax.tree.map(lambda leaf, number=number: leaf[number], c) for c in (padded_carry, state)]
+        assert_trees_close(*of_example, atol=1e-14)
         np.testing.assert_allclose(padded[number, :length], outputs[number, :length], rtol=0, atol=1e-14)
         np.testing.assert_array_equal(padded[number, length:], 0)
 

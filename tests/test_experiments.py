@@ -156,6 +156,7 @@ def test_commands_say_what_is_missing(main, arguments, sentence, capsys):
         ("jacobian_growth", {"horizon": 0}, "horizon must be a whole number >= 1, got 0"),
         ("jacobian_growth", {"exponents": 9}, "exponents must be between 1 and hidden = 8, got 9"),
         ("jacobian_growth", {"gains": (1.0, 0.0)}, "gains must be positive numbers, got 1.0, 0.0"),
+        ("jacobian_growth", {"cells": ("gru", "lru")}, "cells must have recurrent weights, .*; lru has none"),
         ("jacobian_growth", {"inputs": ("noize",)}, "unknown input 'noize': did you mean noise"),
         ("jacobian_growth", {"cells": ("lstmm",)}, "unknown cell 'lstmm': did you mean lstm"),
         ("jacobian_growth", {"activations": ("tanhh",)}, "unknown activation 'tanhh': did you mean tanh"),

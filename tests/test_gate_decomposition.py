@@ -27,7 +27,7 @@ class PeepingCell(ChoGRUCell):
     def gates_from_drive(self, carry, drive, given=NONE_GIVEN):
         gates = super().gates_from_drive(carry, drive, given)
         candidate = given.get("candidate", gates["candidate"])
-        preactivation = self.split(drive)[1] + self.recur_to(("update",), carry) + candidate
+        preactivation = self.split(drive)[1] + self.recur(carry, "update") + candidate
         return gates | {"update": jax.nn.sigmoid(preactivation), "candidate": candidate}
 
 

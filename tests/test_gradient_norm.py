@@ -95,6 +95,11 @@ def test_probes_have_the_frobenius_norm_on_average():
         assert np.all(jnp.std(drawn, axis=0) < np.sqrt(2 / probes) * jnp.exp(2 * exact))
 
 
+def test_a_gradient_of_0_has_no_norm_to_be_compared_with():
+    result = gradient_norm_by_lag(DrivenSystem.from_cell(elman()), noise(10), max_lag=5, along=jnp.zeros_like)
+    assert np.all(np.isnan(result.log_norm))
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -104,6 +104,7 @@ def test_leading_values():
         ({"horizons": 0}, "horizons must be whole numbers >= 1, got 0"),
         ({"horizons": []}, r"horizons must be whole numbers >= 1, got \[\]"),
         ({"horizons": [5, 3]}, r"horizons must increase, got \[5, 3\]"),
+        ({"horizons": np.array([5, 3], np.uint32)}, r"horizons must increase, got \[5 3\]"),
         ({"horizons": 11}, "transient 0 . horizon 11 > 10 steps"),
         ({"horizons": 6, "transient": 5}, "transient 5 . horizon 6 > 10 steps"),
         ({"horizons": 6, "k": 9}, "k must be between 1 and the state size 8, got 9"),

@@ -158,6 +158,8 @@ def test_a_long_stretch_leaves_its_error_to_the_others(chaotic):
     both = lyapunov_spectrum(system, inputs[400:], resume_from=first)
     assert np.all(np.isnan(first.standard_error))
     assert np.all(both.standard_error > 0)
+    assert both.batch_means.shape == (10, 2)
+    assert np.all(np.isfinite(both.batch_means))
 
 
 @pytest.fixture(scope="module")
@@ -249,5 +251,7 @@ def test_going_on_with_another_system_is_refused(chaotic, chosen):
     system, inputs, _ = chaotic
     with pytest.raises(ValueError, match=r"resume_from must hold a frame of shape \(8, 8\), got \(20, 20\)"):
         lyapunov_spectrum(DrivenSystem.from_cell(elman()), inputs, k=8, resume_from=chosen)
+    with pytest.raises(ValueError, match="resume_from must be of the system's dtype float32, got float64"):
+        lyapunov_spectrum(DrivenSystem.from_cell(elman(20), dtype=jnp.float32), inputs, resume_from=chosen)
     with pytest.raises(ValueError, match="transient and tangent_transient must be 0 with resume_from, got 3 steps"):
         lyapunov_spectrum(system, inputs, transient=3, resume_from=chosen)

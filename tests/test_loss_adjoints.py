@@ -176,14 +176,15 @@ def test_tokens_and_a_classifier():
     assert np.any(found.gradient["embedding"]["embedding"][...] != 0)
 
 
-def test_a_scan_of_ones_own():
+@pytest.mark.parametrize("features", [(), (1,)])
+def test_a_scan_of_ones_own(features):
     """`tap` and `jax.grad` are all that it takes: ||dL/dh_t|| = 2 |h_T| 0.5^(T-t) for h -> h / 2."""
 
     def loss_of_taps(taps):
         def step(h, probe):
             return tap(0.5 * h, probe), None
 
-        return jnp.sum(jax.lax.scan(step, jnp.ones((2, 1)), taps)[0] ** 2, axis=1)
+        return jnp.sum(jax.lax.scan(step, jnp.ones((2, *features)), taps)[0].reshape(2, 1) ** 2, axis=1)
 
     norms = jax.grad(lambda taps: jnp.sum(loss_of_taps(taps)))(jnp.zeros((4, 2)))
     np.testing.assert_allclose(norms, np.stack([0.125 * 0.5 ** np.arange(3.0, -1, -1)] * 2, axis=1), rtol=1e-15)

@@ -6,7 +6,7 @@ import pytest
 from rnn_dynamics.tasks import make_task
 from rnn_dynamics.tasks.classification import SequenceClassification
 from rnn_dynamics.tasks.examples import Examples
-from rnn_dynamics.tasks.streams import input_stream
+from rnn_dynamics.tasks.streams import input_stream, standardised
 
 
 class Words(SequenceClassification):
@@ -27,15 +27,25 @@ def test_padding_is_left_out_and_tokens_become_vectors():
     assert len(np.unique(stream, axis=0)) == len(np.unique(stream[:6], axis=0)) == 6
 
 
-def test_digits_are_standardised_and_shuffled_by_the_seed():
+def test_digits_are_joined_as_they_are_and_shuffled_by_the_seed():
     task = make_task("sequential_digits")
     stream = input_stream(task, 1000, seed=0)
     assert stream.shape == (1000, 1)
     assert stream.dtype == np.float64
-    assert stream.mean() == pytest.approx(0, abs=1e-12)
-    assert stream.std() == pytest.approx(1, abs=1e-12)
+    images = {np.asarray(image, np.float64).tobytes() for image in next(task.batches("test", 360)).inputs}
+    assert all(stream[start : start + 64].tobytes() in images for start in range(0, 960, 64))
     np.testing.assert_array_equal(stream, input_stream(task, 1000, seed=0))
     assert not np.array_equal(stream, input_stream(task, 1000, seed=1))
+
+
+def test_a_standardised_stream_has_mean_0_and_variance_1():
+    stream = input_stream(make_task("sequential_digits"), 1000, seed=0)
+    scaled = standardised(stream)
+    assert scaled.mean() == pytest.approx(0, abs=1e-12)
+    assert scaled.std() == pytest.approx(1, abs=1e-12)
+    np.testing.assert_allclose(scaled * stream.std() + stream.mean(), stream, rtol=0, atol=1e-14)
+    with pytest.raises(ValueError, match=r"stream must vary, got nothing but 0\.0 in 2 steps"):
+        standardised(stream[:2])
 
 
 def test_no_steps():

@@ -79,6 +79,25 @@ def test_cells_compute_in_the_dtype_asked_for(name):
     assert DrivenSystem.from_cell(cell, carry, dtype=jnp.float64).initial_state.dtype == jnp.float64
 
 
+def test_a_carry_that_is_not_the_cells_is_refused():
+    for carry in (jnp.zeros(4), (jnp.zeros(3), jnp.zeros(4))):
+        with pytest.raises(ValueError, match=r"carry must be like the cell's own, .*\(4,\), \(4,\).*, got") as failure:
+            DrivenSystem.from_cell(any_cell("LSTMCell", hidden=4), carry)
+        assert "\n" not in str(failure.value)
+
+
+def test_a_dtype_that_jax_is_not_set_to_is_refused():
+    cell = any_cell("ElmanCell", dtype=jnp.float32)
+    with jax.enable_x64(False), pytest.raises(ValueError, match=r'dtype float64 needs .*"jax_enable_x64", True'):
+        DrivenSystem.from_cell(cell, dtype="float64")
+
+
+def test_a_jacobian_without_inputs_is_that_under_zeros():
+    system = DrivenSystem.from_cell(any_cell("GRUCell"))
+    state = jnp.full(system.state_size, 0.3)
+    np.testing.assert_array_equal(jacobian(system, state), jacobian(system, state, jnp.zeros(2)))
+
+
 def test_a_cell_of_flax_with_another_dtype_for_its_computation():
     cell = nnx.GRUCell(1, 2, dtype=jnp.float32, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     assert trajectory(DrivenSystem.from_cell(cell, dtype=jnp.float64), steps=1).dtype == jnp.float64

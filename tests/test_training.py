@@ -246,6 +246,22 @@ def test_evaluation_is_the_mean_over_examples(batch_size):
     assert evaluate(model, TASK, batch_size=batch_size) == right.mean()
 
 
+def test_evaluation_drops_nothing_and_changes_nothing():
+    class Dropping(nnx.Module):
+        def __init__(self):
+            self.model, self.dropout = classifier(), nnx.Dropout(0.5, rngs=nnx.Rngs(1))
+
+        def __call__(self, inputs, lengths):
+            return self.model(self.dropout(inputs), lengths)
+
+    model = Dropping()
+    before = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.RngCount))]
+    assert evaluate(model, TASK) == evaluate(model.model, TASK)
+    for leaf, old in zip(jax.tree.leaves(nnx.state(model, nnx.RngCount)), before, strict=True):
+        np.testing.assert_array_equal(leaf, old)
+    assert not model.dropout.deterministic
+
+
 def test_a_constant_answer_is_at_chance():
     model = classifier()
     model.head.kernel[...] = jnp.zeros((4, CLASSES))

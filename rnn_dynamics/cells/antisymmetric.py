@@ -55,9 +55,9 @@ class AntisymmetricCell(ConstrainedCell):
         """Return W - W^T; damping is left to `recur`, for a setting may change in an evaluated cell."""
         return skew(free)
 
-    def recur(self, hidden: Array) -> Array:
+    def recur(self, hidden: Array, *gates: str) -> Array:
         """Map the hidden state [..., H] to (W - W^T - gamma I) h [..., H]."""
-        return super().recur(hidden) - self.per_unit(self.damping, hidden) * hidden
+        return super().recur(hidden, *gates) - self.per_unit(self.damping, hidden) * hidden
 
     def gates_from_drive(self, carry: Array, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:
         """Return the one candidate, tanh(...) [..., H], from h_{t-1} and the drive V x_t + b [..., H]."""

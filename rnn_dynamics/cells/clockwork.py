@@ -87,7 +87,7 @@ class ClockworkCell(PackedCell):
         modules = np.array_split(np.arange(self.hidden_features), len(self.periods))
         return np.repeat(self.periods, [len(units) for units in modules])
 
-    def recur(self, hidden: Array) -> Array:
+    def recur(self, hidden: Array, *gates: str) -> Array:
         """Map the hidden state [..., H] to its share of the preactivation, [..., H]: no unit hears a faster one."""
         period = self.period_of_unit()
         hidden, recurrent_kernel = self.cast(hidden, self.recurrent_kernel[...])

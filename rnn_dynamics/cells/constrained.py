@@ -38,7 +38,7 @@ class ConstrainedCell(PackedCell):
         copy.recurrent_kernel = EvaluatedKernel(self._effective_kernel())
         return copy
 
-    def recur(self, hidden: Array) -> Array:
+    def recur(self, hidden: Array, *gates: str) -> Array:
         """Map the hidden state [..., H] to W_h h [..., H]."""
         hidden, kernel = self.cast(hidden, self._effective_kernel())
         return hidden @ kernel

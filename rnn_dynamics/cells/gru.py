@@ -75,10 +75,10 @@ class ChoGRUCell(UpdateGatedCell):
     def gates_from_drive(self, carry: Array, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:
         """Return the gates r, z, n under their full names, each [..., H]; n reads r."""
         x_r, x_z, x_n = self.split(drive)
-        h_r, h_z = self.split(self.recur_to(("reset", "update"), carry))
+        h_r, h_z = self.split(self.recur(carry, "reset", "update"))
         reset = given.get("reset", jax.nn.sigmoid(x_r + h_r))
         return {
             "reset": reset,
             "update": jax.nn.sigmoid(x_z + h_z),
-            "candidate": jnp.tanh(x_n + self.recur_to(("candidate",), reset * carry)),
+            "candidate": jnp.tanh(x_n + self.recur(reset * carry, "candidate")),
         }

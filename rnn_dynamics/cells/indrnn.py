@@ -43,7 +43,7 @@ class IndRNNCell(ElmanCell):
         """Of the parameter `recurrent_kernel`, u."""
         return 1, self.hidden_features
 
-    def recur(self, hidden: Array) -> Array:
+    def recur(self, hidden: Array, *gates: str) -> Array:
         """Map the hidden state [..., H] to u h [..., H]."""
         hidden, u = self.cast(hidden, self.recurrent_kernel[...])
         return hidden * jnp.broadcast_to(u[0], hidden.shape)

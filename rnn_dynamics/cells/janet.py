@@ -29,7 +29,8 @@ class JANETCell(PackedCell):
         hidden_features: H.
         beta: how far writing outweighs forgetting, [] or one per unit [H]; not trained. At 0 what is forgotten is
             written, as in `CoupledLSTMCell`.
-        forget_bias: added to b_f at initialisation; a number, or one per unit.
+        forget_bias: added to b_f at initialisation; a number, one per unit, or a law, see
+            `cells.gate_biases`.
         **options: initialisers, dtypes and keys, see `PackedCell`.
 
     Raises:

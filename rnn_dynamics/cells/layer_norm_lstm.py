@@ -80,9 +80,9 @@ class LayerNormLSTMCell(LSTMCell):
         drive = self.normalize(self.check_inputs(inputs) @ self.kernel[...].astype(self.dtype), self.scale)
         return drive + self.per_unit(self.bias, drive)
 
-    def recur(self, hidden: Array) -> Array:
+    def recur(self, hidden: Array, *gates: str) -> Array:
         """Map the hidden state [..., H] to its share of every gate's preactivation, [..., 4*H]."""
-        return self.normalize(super().recur(hidden), self.recurrent_scale)
+        return self.normalize(super().recur(hidden, *gates), self.recurrent_scale)
 
     def gates_from_drive(
         self, carry: tuple[Array, Array], drive: Array, given: Mapping[str, Array] = NONE_GIVEN

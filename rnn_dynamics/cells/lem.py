@@ -54,10 +54,9 @@ class LEMCell(PackedCell):
         self, carry: tuple[Array, Array], drive: Array, given: Mapping[str, Array] = NONE_GIVEN
     ) -> dict[str, Array]:
         """Return both sigmoids and both candidates, each [..., H]; that of y reads z_n, and so two other gates."""
-        z, y, kernels = self.cast(*carry, self.recurrent_kernel[...])
-        of_y, of_z = jnp.split(kernels, [3 * self.hidden_features], axis=-1)
+        z, y = self.cast(*carry)
         z_drive, y_drive = jnp.split(drive, [3 * self.hidden_features], axis=-1)
-        step_1, step_2, content = jnp.split(z_drive + y @ of_y, 3, axis=-1)
+        step_1, step_2, content = self.split(z_drive + self.recur(y, *self.gate_order[:3]))
         z_step = given.get("z_step", jax.nn.sigmoid(step_1))
         z_candidate = given.get("z_candidate", jnp.tanh(content))
         new_z = self.moved(z, z_step, z_candidate)
@@ -65,7 +64,7 @@ class LEMCell(PackedCell):
             "z_step": z_step,
             "y_step": jax.nn.sigmoid(step_2),
             "z_candidate": z_candidate,
-            "y_candidate": jnp.tanh(y_drive + new_z @ of_z),
+            "y_candidate": jnp.tanh(y_drive + self.recur(new_z, "y_candidate")),
         }
 
     def combine(self, carry: tuple[Array, Array], gates: Mapping[str, Array]) -> tuple[Array, Array]:

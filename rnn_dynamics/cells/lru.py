@@ -116,6 +116,7 @@ class LRUCell(LinearCell):
         rngs: rnglib.Rngs,
     ):
         super().__init__(in_features, hidden_features, dtype=dtype, param_dtype=param_dtype)
+        ring = Ring(*ring)
         ring.check()
         decay_rate, phase = ring.draw(rngs.params(), hidden_features, self.param_dtype)
         self.nu_log = nnx.Param(jnp.log(decay_rate))

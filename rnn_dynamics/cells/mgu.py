@@ -50,8 +50,8 @@ class MGUCell(PackedCell):
     def gates_from_drive(self, carry: Array, drive: Array, given: Mapping[str, Array] = NONE_GIVEN) -> dict[str, Array]:
         """Return the gates f, n under their full names, each [..., H]; n reads f."""
         x_f, x_n = self.split(drive)
-        forget = given.get("forget", jax.nn.sigmoid(x_f + self.recur_to(("forget",), carry)))
-        return {"forget": forget, "candidate": jnp.tanh(x_n + self.recur_to(("candidate",), forget * carry))}
+        forget = given.get("forget", jax.nn.sigmoid(x_f + self.recur(carry, "forget")))
+        return {"forget": forget, "candidate": jnp.tanh(x_n + self.recur(forget * carry, "candidate"))}
 
     def combine(self, carry: Array, gates: Mapping[str, Array]) -> Array:
         """Return h_t from h_{t-1} [..., H] and the gates."""

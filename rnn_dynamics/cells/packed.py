@@ -99,15 +99,18 @@ class PackedCell(Cell):
         drive = self.check_inputs(inputs) @ self.kernel[...].astype(self.dtype)
         return drive + self.per_unit(self.bias, drive)
 
-    def recur(self, hidden: Array) -> Array:
-        """Map the hidden state [..., H] to its share of every gate's preactivation, [..., G*H]."""
-        hidden, recurrent_kernel = self.cast(hidden, self.recurrent_kernel[...])
-        return hidden @ recurrent_kernel
+    def recur(self, hidden: Array, *gates: str) -> Array:
+        """Map the hidden state [..., H] to its share of the preactivations of gates, neighbours in `gate_order`.
 
-    def recur_to(self, gates: tuple[str, ...], hidden: Array) -> Array:
-        """Map the hidden state [..., H] to the share of some gates, neighbours in `gate_order`: [..., n*H]."""
+        Args:
+            hidden: [..., H].
+            *gates: which n of the G (default: all).
+
+        Returns:
+            [..., n*H].
+        """
         hidden, recurrent_kernel = self.cast(hidden, self.recurrent_kernel[...])
-        return hidden @ recurrent_kernel[:, self.columns(*gates)]
+        return hidden @ (recurrent_kernel[:, self.columns(*gates)] if gates else recurrent_kernel)
 
     def columns(self, *gates: str) -> slice:
         """Say where gates that are neighbours in `gate_order` lie in what is packed."""

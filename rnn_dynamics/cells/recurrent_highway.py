@@ -71,7 +71,7 @@ class RecurrentHighwayCell(PackedCell):
         bias = self.per_unit(self.bias, drive)
         gates, state = {}, carry
         for level in self.levels:
-            preactivation = bias[..., self.columns(*level)] + self.recur_to(level, state)
+            preactivation = bias[..., self.columns(*level)] + self.recur(state, *level)
             if level == self.levels[0]:
                 preactivation = preactivation + drive
             n, t = self.split(preactivation)

@@ -45,7 +45,8 @@ class SLSTMCell(PackedCell):
     Args:
         in_features: F.
         hidden_features: H.
-        forget_bias: added to b_f at initialisation; a number, or one per unit.
+        forget_bias: added to b_f at initialisation; a number, one per unit, or a law, see
+            `cells.gate_biases`.
         **options: initialisers, dtypes and keys, see `PackedCell`.
 
     Raises:
@@ -107,7 +108,8 @@ class ExponentialSLSTMCell(SLSTMCell):
     Args:
         in_features: F.
         hidden_features: H.
-        forget_bias: added to b_f at initialisation; a number, or one per unit. At 0 all that was written weighs alike.
+        forget_bias: added to b_f at initialisation; a number, one per unit, or a law, see
+            `cells.gate_biases`. At 0 all that was written weighs alike.
         **options: initialisers, dtypes and keys, see `PackedCell`.
 
     Raises:

@@ -82,6 +82,10 @@ def mean_of_stretches(sums: Array, lengths: Array) -> BatchedMean:
     ends = jnp.cumsum(lengths, dtype=lengths.dtype)
     inner = _cut(ends[-1], batches)[1:-1]
     batch = jnp.sum((ends - lengths)[:, None] >= inner[None, :], axis=1)
+    # A stretch longer than a batch would leave the next one empty: no batch is passed over, nor missing at the end.
+    numbers = np.arange(len(sums))
+    batch = jnp.maximum(batch, batches - len(sums) + numbers)
+    batch = numbers + jax.lax.cummin(batch - numbers)
     gather = partial(jax.ops.segment_sum, segment_ids=batch, num_segments=batches, indices_are_sorted=True)
     return mean_of_batches(gather(sums), gather(lengths))
 
@@ -91,7 +95,7 @@ def mean_of_batches(sums: Array, lengths: ArrayLike) -> BatchedMean:
 
     Args:
         sums: [B, ...], over the steps of each batch.
-        lengths: [B], how many steps these are.
+        lengths: [B], how many steps these are, >= 1.
 
     Returns:
         The mean, its standard error (B - 1 degrees of freedom) and the batch means.
@@ -101,11 +105,9 @@ def mean_of_batches(sums: Array, lengths: ArrayLike) -> BatchedMean:
     mean, means = jnp.sum(sums, axis=0) / jnp.sum(steps), sums / steps
     if batches == 1:
         return BatchedMean(mean, jnp.full_like(mean, jnp.nan), means)
-    filled = jnp.sum(steps > 0)  # a stretch longer than a batch leaves the next one empty
-    weights = steps * filled / jnp.sum(steps)  # a short batch scatters more
-    squares = jnp.where(steps > 0, weights * (means - mean[None]) ** 2, 0.0)
-    variance = jnp.sum(squares, axis=0) / (filled - 1)
-    return BatchedMean(mean, jnp.sqrt(variance / filled), means)
+    weights = steps * batches / jnp.sum(steps)  # a short batch scatters more
+    variance = jnp.sum(weights * (means - mean[None]) ** 2, axis=0) / (batches - 1)
+    return BatchedMean(mean, jnp.sqrt(variance / batches), means)
 
 
 class CompensatedSum(NamedTuple):

@@ -86,7 +86,7 @@ def gradient_norm_by_lag(
         steps: T where inputs is a function or None.
         norm: "frobenius" (over sqrt(N)) or "spectral".
         along: s_T [N] -> the gradient of a loss by it, [N]: the norm is then that of this gradient alone on its way
-            back, over its own at lag 0. Compiled in by its identity.
+            back, over its own at lag 0; NaN where one is 0. Compiled in by its identity.
         probes: number of random cotangents, signs, drawn anew at each end time, that stand for all N of them. The
             squared norm is unbiased; its logarithm is too small by the relative variance over 4, which is below 1 /
             (2 probes).
@@ -165,7 +165,7 @@ def _by_lag(
         at_lag_0 = looked.log_norm(cotangents)
         log_norms = jax.lax.scan(backward, (cotangents, -at_lag_0), visited, reverse=True)[1]
         log_norms = jnp.where(flow.first_nonfinite_step < 0, log_norms, jnp.nan)
-        return flow, jnp.concatenate([jnp.zeros(1, log_norms.dtype), log_norms[::-1]])
+        return flow, jnp.concatenate([(at_lag_0 - at_lag_0)[None], log_norms[::-1]])  # NaN after a gradient of 0
 
     stretches = (drive.steps - transient) // max_lag
     flow, samples = jax.lax.scan(stretch, flow, None, length=stretches)

@@ -85,7 +85,7 @@ def jacobian_product(
     system: DrivenSystem,
     inputs: InputSource = None,
     *,
-    horizons: int | Sequence[int],
+    horizons: int | Sequence[int] | np.ndarray,
     steps: int | None = None,
     k: int | None = None,
     transient: int = 0,
@@ -126,6 +126,7 @@ def jacobian_product(
     taus = np.atleast_1d(np.asarray(horizons))
     if taus.ndim != 1 or taus.size == 0 or not np.issubdtype(taus.dtype, np.integer) or taus[0] < 1:
         raise ValueError(f"horizons must be whole numbers >= 1, got {horizons}")
+    taus = taus.astype(np.int64)  # differences of unsigned numbers wrap around
     if np.any(np.diff(taus) <= 0):
         raise ValueError(f"horizons must increase, got {horizons}")
     transient = whole_number("transient", transient, least=0)

@@ -77,7 +77,7 @@ class _NormListener(Listener):
 
     def make_probes(self, steps: int, batch: int, weights: PyTree) -> _Norms:
         norms = _parameter_norms(weights)
-        dtype = jnp.result_type(*norms.values())
+        dtype = jnp.result_type(jnp.float32, *norms.values())
         return _Norms(jnp.zeros((steps, batch), dtype), {name: jnp.zeros(steps, dtype) for name in norms})
 
     def start(self, weights: PyTree) -> PyTree:

@@ -203,6 +203,9 @@ def _check_resumable(system: DrivenSystem, earlier: LyapunovSpectrum, alignment:
     expected, came = (system.state_size, alignment.k), earlier.final_tangents.shape
     if came != expected:
         raise ValueError(f"resume_from must hold a frame of shape {expected}, got {came}")
+    expected, came = system.initial_state.dtype, earlier.final_state.dtype
+    if came != expected:
+        raise ValueError(f"resume_from must be of the system's dtype {expected}, got {came}")
     if alignment.steps:
         raise ValueError(
             f"transient and tangent_transient must be 0 with resume_from, got {alignment.steps} steps in all"
@@ -261,8 +264,8 @@ def _align(spread: Array, before: Flow, after: Flow) -> tuple[Array, Flow]:
 @jax.jit
 def _spectrum(measured: _Measured, earlier: LyapunovSpectrum | None) -> LyapunovSpectrum:
     parts, flow, change, sweeps = measured
-    sums = jnp.concatenate([part.totals for part in parts])
-    steps = jnp.concatenate([part.steps for part in parts])
+    sums = _merged(jnp.concatenate([part.totals for part in parts]))
+    steps = _merged(jnp.concatenate([part.steps for part in parts]))
     if earlier is not None:
         sums = jnp.concatenate([_merged(earlier.growth), sums])
         steps = jnp.concatenate([_merged(earlier.growth_steps), steps])
@@ -296,7 +299,7 @@ def _spectrum(measured: _Measured, earlier: LyapunovSpectrum | None) -> Lyapunov
 
 
 def _merged(stretches: Array) -> Array:
-    """Add neighbours while there are more than `STRETCHES`, so that a result does not grow with every resumption."""
+    """Add neighbours while there are more than `STRETCHES`, so that a result stays small."""
     while len(stretches) > STRETCHES:
         stretches = jnp.pad(stretches, ((0, len(stretches) % 2), *((0, 0),) * (stretches.ndim - 1)))
         stretches = stretches[0::2] + stretches[1::2]

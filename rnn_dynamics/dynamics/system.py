@@ -70,20 +70,28 @@ class DrivenSystem:
 
         Raises:
             TypeError: if the cell is no `nnx.RNNCellBase`.
-            ValueError: a carry of another dtype than the cell's own, where `dtype` is not given.
+            ValueError: a cell without `in_features`; a carry of other shapes than the cell's own, or of another dtype
+                where `dtype` is not given; a dtype that jax is not set to compute in.
         """
         if not isinstance(cell, nnx.RNNCellBase):
             raise TypeError(
                 f"cell must be an nnx.RNNCellBase, got {type(cell).__name__}; for a function use from_step, "
                 "for layers Stacked(...).as_cell()"
             )
-        if dtype is not None:  # first, for what is evaluated in float32 is a rotation to no more than its digits
+        if not hasattr(cell, "in_features"):
+            raise ValueError(f"cell must have an attribute in_features, {type(cell).__name__} has none")
+        if dtype is not None:
+            _check_dtype(dtype)
+            # First, for what is evaluated in float32 is a rotation to no more than its digits.
             cell = _with_dtype(cell, dtype)
         if isinstance(cell, Evaluable):
             cell = cell.evaluated()
         in_features = cell.in_features  # pyright: ignore[reportAttributeAccessIssue]
         own_carry = cell.initialize_carry((in_features,), nnx.Rngs(0))
         carry = own_carry if carry is None else carry
+        expected, came = CarryLayout.of(own_carry), CarryLayout.of(carry)
+        if came != expected:
+            raise ValueError(f"carry must be like the cell's own, {expected}, got {came}")
         if dtype is None and _dtypes(carry) != _dtypes(own_carry):
             # Gates in float32 under a carry in float64 cost half of the digits, and what they return does not show it.
             raise ValueError(
@@ -162,6 +170,7 @@ class DrivenSystem:
         _check_arrays("params", params)
         _check_arrays("carry", carry)
         if dtype is not None:
+            _check_dtype(dtype)
             params, carry = _cast((params, carry), dtype)
         for leaf in jax.tree.leaves(carry):
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
@@ -259,6 +268,11 @@ def _dtypes(tree: PyTree) -> str:
     """Name the dtypes of a tree's arrays, or those of a complex one's parts: "float32", or "float32 and float64"."""
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
     return " and ".join(sorted({str(jnp.finfo(d).dtype if jnp.issubdtype(d, jnp.inexact) else d) for d in dtypes}))
+
+
+def _check_dtype(dtype: Any) -> None:
+    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+        raise ValueError(f'dtype {jnp.dtype(dtype)} needs jax.config.update("jax_enable_x64", True)')
 
 
 def _cast(tree: PyTree, dtype: Any) -> PyTree:

@@ -280,9 +280,11 @@ def jacobian(system: DrivenSystem, state: Float[Array, " N"], inputs_t: Array | 
     Args:
         system: the network.
         state: s_{t-1}, where to take it.
-        inputs_t: x_t [F] of that step.
+        inputs_t: x_t [F] of that step (default: zeros, or nothing for a system that is not driven).
 
     Returns:
         :math:`J_t = \partial s_t / \partial s_{t-1}`, row i column j = d s_t[i] / d s_{t-1}[j].
     """
+    if inputs_t is None and system.in_features is not None:
+        inputs_t = jnp.zeros(system.in_features, jnp.asarray(state).dtype)
     return jax.jacfwd(lambda s: system.step(s, inputs_t))(state)

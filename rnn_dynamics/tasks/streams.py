@@ -8,10 +8,9 @@ from rnn_dynamics.types import Task
 
 
 def input_stream(task: Task, steps: int, *, seed: int, token_features: int = 32, split: str = "test") -> np.ndarray:
-    """Join the valid steps of shuffled examples, scaled to zero mean and unit variance over the whole stream.
+    """Join the valid steps of shuffled examples, as a network that is trained on the task sees them.
 
-    With that scale an input kernel of variance 1/F gives every task the same input power, so that what differs between
-    tasks is the order of their inputs and not their size. Tokens become independent Gaussian vectors.
+    Tokens become independent Gaussian vectors.
 
     Args:
         task: whose inputs to take.
@@ -39,5 +38,25 @@ def input_stream(task: Task, steps: int, *, seed: int, token_features: int = 32,
     if task.vocabulary_size is not None:
         vectors = jax.random.normal(jax.random.key(seed), (task.vocabulary_size, token_features), jnp.float64)
         stream = np.asarray(vectors)[stream]
-    stream = stream.astype(np.float64)
-    return (stream - stream.mean()) / stream.std()
+    return stream.astype(np.float64)
+
+
+def standardised(stream: np.ndarray) -> np.ndarray:
+    """Scale a stream to zero mean and unit variance over all of it.
+
+    An input kernel of variance 1/F then gives every task the same input power, so that what differs between tasks is
+    the order of their inputs and not their size.
+
+    Args:
+        stream: [T, F].
+
+    Returns:
+        [T, F].
+
+    Raises:
+        ValueError: a stream that is the same number throughout.
+    """
+    deviation = stream.std()
+    if not deviation > 0:
+        raise ValueError(f"stream must vary, got nothing but {stream.flat[0]} in {len(stream)} steps")
+    return (stream - stream.mean()) / deviation

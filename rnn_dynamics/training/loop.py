@@ -191,7 +191,8 @@ def evaluate(model: nnx.Module, task: Task, split: str = "test", batch_size: int
     """Return the task's metric over a whole split.
 
     Args:
-        model: (inputs, lengths) -> outputs.
+        model: (inputs, lengths) -> outputs; it is asked as one that is not trained any more, without dropout, and is
+            not changed.
         task: gives batches and metric.
         split: e.g. "test".
         batch_size: examples at a time.
@@ -199,6 +200,8 @@ def evaluate(model: nnx.Module, task: Task, split: str = "test", batch_size: int
     Returns:
         The mean of the metric over all examples.
     """
+    model = nnx.clone(model)
+    model.eval()
     values = [
         task.metric(_outputs(model, batch.inputs, batch.lengths), batch.targets)
         for batch in task.batches(split, batch_size)
