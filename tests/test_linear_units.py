@@ -6,6 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 from flax import nnx
+from networks import slow_but
 
 from rnn_dynamics.cells import LRUCell
 from rnn_dynamics.layers import Recurrence
@@ -52,7 +53,7 @@ def assert_moments(moments, expected, rtol):
         np.testing.assert_allclose(found, value, rtol=rtol, atol=1e-300)
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.5, -0.9, 1.0])
+@pytest.mark.parametrize("correlation", slow_but([0.5], [0.0, 0.5, -0.9, 1.0]))
 def test_moments_of_geometrically_correlated_inputs(correlation):
     for eigenvalue in EIGENVALUES:
         expected = sums_in_high_precision(eigenvalue, correlation)
@@ -174,7 +175,7 @@ def squares_of_real_gradients():
     return cell, squares
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.7])
+@pytest.mark.parametrize("correlation", slow_but([0.7], [0.0, 0.7]))
 def test_real_gradients_of_an_lru_have_these_mean_squares(squares_of_real_gradients, correlation):
     cell, squares = squares_of_real_gradients
     found = np.asarray(squares(autoregressive(3000, 160, correlation, seed=4)))  # |lambda|^160 < 3e-6

@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from scipy.integrate import quad
 
 from rnn_dynamics.theory.random_matrices import (
     circular_cdf,
@@ -41,7 +40,7 @@ def test_eigenvalues_of_independent_entries_fill_a_disc():
     assert np.all(np.abs(share - circular_cdf(radii, gain) - 1 / (2 * size)) < 4 * error)
 
 
-@pytest.mark.parametrize("correlation", [-0.5, 0.6])
+@pytest.mark.parametrize("correlation", [pytest.param(-0.5, marks=pytest.mark.slow), 0.6])
 def test_eigenvalues_of_correlated_entries_fill_an_ellipse(correlation):
     """Equal shares between similar ellipses, up to one eigenvalue more or less near the real line."""
     size, gain, samples = 80, 0.7, 200
@@ -83,15 +82,12 @@ def test_marchenko_pastur_integrates_to_its_moments(aspect):
     gain = 1.3
     lower, upper = (float(edge) for edge in marchenko_pastur_edges(gain, aspect))
 
-    def moment(power):  # x = lower + (upper - lower) sin^2 takes the roots at both edges away
-        def integrand(angle):
-            x = lower + (upper - lower) * np.sin(angle) ** 2
-            density = float(marchenko_pastur_density(x, gain, aspect))
-            return x**power * density * (upper - lower) * np.sin(2 * angle)
-
-        return quad(integrand, 0, np.pi / 2, epsabs=1e-12)[0]
-
-    found = [moment(power) for power in range(3)]
+    # x = lower + (upper - lower) sin^2 takes the roots at both edges away
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    angles = np.pi / 4 * (1 + nodes)
+    x = lower + (upper - lower) * np.sin(angles) ** 2
+    weights = np.pi / 4 * weights * (upper - lower) * np.sin(2 * angles) * marchenko_pastur_density(x, gain, aspect)
+    found = [np.sum(weights * x**power) for power in range(3)]
     expected = [min(1, 1 / aspect), gain**2, gain**4 * (1 + aspect)]
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=0)
 
@@ -112,7 +108,7 @@ def test_marchenko_pastur_share_is_the_integral_of_the_density(aspect):
     np.testing.assert_allclose(marchenko_pastur_density(ends[jnp.array([0, 3])], gain, aspect), 0, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("outputs", "inputs"), [(40, 100), (90, 40)])
+@pytest.mark.parametrize(("outputs", "inputs"), [(40, 100), pytest.param(90, 40, marks=pytest.mark.slow)])
 def test_singular_values_follow_marchenko_pastur(outputs, inputs):
     """To one part in M min(1, 1/q): for real entries 1/4 of an eigenvalue is missing at one edge, and more at the other
     (Dumitriu and Edelman, J. Math. Phys. 47, 063302, 2006)."""
