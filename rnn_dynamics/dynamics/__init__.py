@@ -16,6 +16,7 @@ from rnn_dynamics.dynamics.jacobian_products import JacobianProduct, jacobian_pr
 from rnn_dynamics.dynamics.loss_adjoints import LayerAdjoints, LossAdjoints, loss_adjoints
 from rnn_dynamics.dynamics.loss_curvature import LossCurvature, LossSlice, loss_curvature, loss_slice
 from rnn_dynamics.dynamics.lyapunov_exponents import LyapunovSpectrum, lyapunov_spectrum
+from rnn_dynamics.dynamics.parallel_trajectory import ParallelTrajectory, parallel_trajectory
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import jacobian, trajectory
 from rnn_dynamics.dynamics.trajectory_dimension import TrajectoryDimension, trajectory_dimension
@@ -44,6 +45,7 @@ __all__ = [
     "LossCurvature",
     "LossSlice",
     "LyapunovSpectrum",
+    "ParallelTrajectory",
     "TemporalComponents",
     "TrajectoryDimension",
     "covariant_lyapunov_vectors",
@@ -61,6 +63,7 @@ __all__ = [
     "loss_curvature",
     "loss_slice",
     "lyapunov_spectrum",
+    "parallel_trajectory",
     "temporal_components",
     "trajectory",
     "trajectory_dimension",
