@@ -20,9 +20,9 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.cells import make_cell, parse_cell_name
 from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, loss_adjoints, lyapunov_spectrum
-from rnn_dynamics.dynamics.trajectories import whole_number
 from rnn_dynamics.models import SequenceClassifier
 from rnn_dynamics.results import labelled
 from rnn_dynamics.tasks import make_task

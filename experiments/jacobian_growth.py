@@ -21,11 +21,11 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.cells import make_cell, options_of, parse_cell_name
 from rnn_dynamics.cells.initializers import gaussian
 from rnn_dynamics.discovery import unknown_name
 from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, lyapunov_spectrum
-from rnn_dynamics.dynamics.trajectories import whole_number
 from rnn_dynamics.results import labelled
 from rnn_dynamics.tasks import make_task
 from rnn_dynamics.tasks.streams import input_stream, standardised

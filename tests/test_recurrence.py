@@ -191,7 +191,7 @@ def test_bad_input_gets_one_sentence(inputs, options, sentence, request):
 
 
 def test_bad_checkpointing():
-    with pytest.raises(ValueError, match='checkpoint_every must be >= 1, "sqrt" or None, got 0'):
+    with pytest.raises(ValueError, match='checkpoint_every, if not "sqrt" or None, must be a whole number >= 1, got 0'):
         Recurrence(any_cell("GRUCell"), checkpoint_every=0)
 
 

@@ -14,6 +14,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.types import Carry
 
 NONE_GIVEN: Mapping[str, Array] = MappingProxyType({})
@@ -63,11 +64,8 @@ class Cell(nnx.RNNCellBase, abc.ABC):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
     ):
-        for name, size in (("in_features", in_features), ("hidden_features", hidden_features)):
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be a whole number >= 1, got {size!r}")
-        self.in_features = in_features
-        self.hidden_features = hidden_features
+        self.in_features = whole_number("in_features", in_features, least=1)
+        self.hidden_features = whole_number("hidden_features", hidden_features, least=1)
         self.dtype = jnp.dtype(param_dtype if dtype is None else dtype)
         self.param_dtype = jnp.dtype(param_dtype)
 

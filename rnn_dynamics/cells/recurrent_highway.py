@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.cells.base import NONE_GIVEN
 from rnn_dynamics.cells.gate_biases import GateBias
 from rnn_dynamics.cells.packed import PackedCell, PackedOptions
@@ -45,8 +46,7 @@ class RecurrentHighwayCell(PackedCell):
         transform_bias: GateBias = -2.0,
         **options: Unpack[PackedOptions],
     ):
-        if not isinstance(depth, int) or depth < 1:
-            raise ValueError(f"depth must be a whole number >= 1, got {depth!r}")
+        depth = whole_number("depth", depth, least=1)
         self.levels = tuple((f"candidate_{level}", f"transform_{level}") for level in range(depth))
         self.gate_order = tuple(name for level in self.levels for name in level)
         self.candidates = tuple(candidate for candidate, _ in self.levels)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.frames import growth_of_lost, householder, orthonormalise
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import Drive, Flow, advance, advance_by, start, whole_number
+from rnn_dynamics.dynamics.trajectories import Drive, Flow, advance, advance_by, start
 
 
 class Alignment(NamedTuple):

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.growth import Growth, Interval, grow
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import Drive, Flow, advance_by, whole_number
+from rnn_dynamics.dynamics.trajectories import Drive, Flow, advance_by
 
 
 class Chunked(NamedTuple):

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.aligned_frames import Alignment, align, push
 from rnn_dynamics.dynamics.batch_means import batched_mean
 from rnn_dynamics.dynamics.frames import growth_of_lost
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, make_drive, whole_number
+from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, make_drive
 
 
 @jax.tree_util.register_dataclass

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.aligned_frames import Alignment, align, log_growth, push
 from rnn_dynamics.dynamics.batch_means import CompensatedSum, batched_mean
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, make_drive, whole_number
+from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, make_drive
 
 
 @jax.tree_util.register_dataclass

@@ -9,8 +9,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Complex, Float, Int
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import jacobian, make_drive, whole_number
+from rnn_dynamics.dynamics.trajectories import jacobian, make_drive
 
 ROUNDING = 32
 """Residuals of so many units in the last place, root mean square over the state, are what rounding leaves of 0."""

@@ -11,18 +11,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.batch_means import mean_of_batches
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import (
-    Drive,
-    Flow,
-    InputSource,
-    advance,
-    advance_by,
-    make_drive,
-    start,
-    whole_number,
-)
+from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, advance, advance_by, make_drive, start
 
 NORMS = ("frobenius", "spectral")
 

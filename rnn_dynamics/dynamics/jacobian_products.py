@@ -11,20 +11,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.aligned_frames import frame_size
 from rnn_dynamics.dynamics.frames import growth_of_lost, orthonormalise
 from rnn_dynamics.dynamics.graded import GradedTriangle
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import (
-    Drive,
-    Flow,
-    InputSource,
-    advance,
-    advance_by,
-    make_drive,
-    start,
-    whole_number,
-)
+from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, advance, advance_by, make_drive, start
 
 
 @jax.tree_util.register_dataclass

@@ -11,7 +11,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from rnn_dynamics.dynamics.trajectories import whole_number
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.types import PyTree
 
 LossOfParams = Callable[[PyTree], Array]

@@ -10,13 +10,14 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.aligned_frames import Alignment, settle
 from rnn_dynamics.dynamics.batch_means import BATCHES, mean_of_stretches
 from rnn_dynamics.dynamics.chunks import Chunked, grow_in_chunks
 from rnn_dynamics.dynamics.frames import householder, reframe
 from rnn_dynamics.dynamics.growth import LONGEST_INTERVAL, STRETCHES, Growth, Interval, grow
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, fold, make_drive, whole_number
+from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, fold, make_drive
 
 METHODS = ("sequential", "chunked")
 

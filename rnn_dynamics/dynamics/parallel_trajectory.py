@@ -10,8 +10,9 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import Drive, InputSource, make_drive, whole_number
+from rnn_dynamics.dynamics.trajectories import Drive, InputSource, make_drive
 
 TRUSTED = 10.0
 """Times the largest state: up to there an update is taken as Newton's method has it. Larger ones only lead away."""

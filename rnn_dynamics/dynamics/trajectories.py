@@ -5,7 +5,6 @@ the step, and what an update returns is carried and not stacked.
 """
 
 import dataclasses
-import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.system import DrivenSystem
 
 Accumulator = TypeVar("Accumulator")
@@ -55,25 +55,6 @@ class Drive:
 
 def _floats_as(dtype: Any, inputs_t: Array) -> Array:
     return inputs_t.astype(dtype) if jnp.issubdtype(inputs_t.dtype, jnp.floating) else inputs_t
-
-
-def whole_number(name: str, value: Any, *, least: int) -> int:
-    """Check an argument that counts something.
-
-    Args:
-        name: of the argument.
-        value: what came; NumPy's whole numbers are welcome.
-        least: the smallest allowed.
-
-    Returns:
-        The value as an int.
-
-    Raises:
-        ValueError: anything but a whole number from `least` on.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
-        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
-    return operator.index(value)
 
 
 def make_drive(

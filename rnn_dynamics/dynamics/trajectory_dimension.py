@@ -9,18 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.batch_means import first_times, with_row
 from rnn_dynamics.dynamics.system import DrivenSystem
-from rnn_dynamics.dynamics.trajectories import (
-    Drive,
-    Flow,
-    InputSource,
-    advance_by,
-    fold,
-    make_drive,
-    start,
-    whole_number,
-)
+from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, advance_by, fold, make_drive, start
 
 
 @jax.tree_util.register_dataclass

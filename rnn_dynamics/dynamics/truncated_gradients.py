@@ -10,8 +10,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.dynamics.loss_adjoints import Loss
-from rnn_dynamics.dynamics.trajectories import whole_number
 from rnn_dynamics.taps import Listener, State, cotangent_norm, gathered, run_tapped, tap_weights, tapped_layers
 from rnn_dynamics.types import PyTree
 

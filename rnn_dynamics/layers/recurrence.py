@@ -12,6 +12,7 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.layers.chunked_scan import masked_step, scan_in_chunks
 from rnn_dynamics.layers.gathered_gradients import CHUNK, gathered_scan
 from rnn_dynamics.layers.parallel_scan import states_at_once
@@ -63,8 +64,8 @@ class Recurrence(TappedLayer):
         gather_gradients: bool | None = None,
         learn_initial_carry: bool = False,
     ):
-        if checkpoint_every not in (None, "sqrt") and not (isinstance(checkpoint_every, int) and checkpoint_every >= 1):
-            raise ValueError(f'checkpoint_every must be >= 1, "sqrt" or None, got {checkpoint_every!r}')
+        if checkpoint_every is not None and checkpoint_every != "sqrt":
+            checkpoint_every = whole_number('checkpoint_every, if not "sqrt" or None,', checkpoint_every, least=1)
         if gather_gradients and project_ahead:
             raise ValueError("gather_gradients must not be True with project_ahead=True: it projects step by step")
         if gather_gradients and not isinstance(cell, ReadsByRecur):

@@ -15,19 +15,19 @@ float64: at the edge of chaos half of the digits go. What is refused with a Valu
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
-from jax.scipy.special import digamma
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.cells.activations import find_activation
 from rnn_dynamics.theory.activation_slopes import mean_log_slope, slope_of
 from rnn_dynamics.theory.allowed_numbers import Number, allowed, at_least_0
 from rnn_dynamics.theory.gaussian_averages import average
+from rnn_dynamics.theory.gaussian_products import gaussian_log_determinant
 from rnn_dynamics.theory.scalar_fixed_points import settled
 
 
@@ -178,14 +178,10 @@ def mean_exponent(network: RandomElman, size: int | None = None, start: Number =
         ValueError: an activation whose slope is 0 at single points (gelu, sin); a size below 1; a variance that grows
             without bound; a number below 0, an unknown activation.
     """
-    if size is not None and (not isinstance(size, int) or size < 1):
-        raise ValueError(f"size must be a whole number >= 1, got {size!r}")
+    size = None if size is None else whole_number("size", size, least=1)
     variance = stationary_variance(network, start)
-    of_weights = jnp.log(network.checked().gain) - 0.5
-    if size is not None:
-        of_weights += (
-            1 - math.log(size / 2) + jnp.mean(digamma(jnp.arange(1, size + 1, dtype=variance.dtype) / 2))
-        ) / 2
+    gain = network.checked().gain
+    of_weights = jnp.log(gain) - 0.5 if size is None else gaussian_log_determinant(size, gain)[0] / size
     return of_weights + _mean_log_slope(network.activation, variance)
 
 

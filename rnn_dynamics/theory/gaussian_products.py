@@ -12,7 +12,7 @@ from jax import Array
 from jax.scipy.special import digamma, polygamma
 from jax.typing import ArrayLike
 
-from rnn_dynamics.theory.arguments import require, require_count, require_positive
+from rnn_dynamics.arguments import require, require_positive, whole_number
 
 HALVINGS = 80
 """Of the interval that an angle is searched in: 700 nats at most, so that less than rounding is left."""
@@ -61,7 +61,7 @@ def gaussian_product_variances(size: int, steps: int = 1) -> Array:
     Raises:
         ValueError: a size or steps below 1.
     """
-    return polygamma(1, _half_degrees(size)) / (4 * require_count("steps", steps))
+    return polygamma(1, _half_degrees(size)) / (4 * whole_number("steps", steps, least=1))
 
 
 def gaussian_log_determinant(size: int, gain: ArrayLike = 1.0) -> tuple[Array, Array]:
@@ -143,7 +143,7 @@ def fuss_catalan_moment(order: int, steps: int, gain: float = 1.0) -> float:
     Raises:
         ValueError: an order below 0, steps below 1, a gain <= 0.
     """
-    order, steps = require_count("order", order, least=0), require_count("steps", steps)
+    order, steps = whole_number("order", order, least=0), whole_number("steps", steps, least=1)
     require_positive("gain", gain)
     return math.comb(steps * order + order, order) // (steps * order + 1) * float(gain) ** (2 * steps * order)
 
@@ -163,7 +163,7 @@ def fuss_catalan_edge(steps: int, gain: ArrayLike = 1.0) -> Array:
     Raises:
         ValueError: steps below 1, a gain <= 0.
     """
-    steps = require_count("steps", steps)
+    steps = whole_number("steps", steps, least=1)
     require_positive("gain", gain)
     return jnp.exp(2 * steps * jnp.log(gain) + _log_edge(steps))
 
@@ -187,7 +187,7 @@ def fuss_catalan_curve(angle: ArrayLike, steps: int, gain: ArrayLike = 1.0) -> t
     Raises:
         ValueError: an angle beyond its range, steps below 1, a gain <= 0.
     """
-    steps = require_count("steps", steps)
+    steps = whole_number("steps", steps, least=1)
     require_positive("gain", gain)
     last = math.pi / (steps + 1)
     require("angle", angle, f"inside 0 ... pi / {steps + 1}", lambda phi: (phi > 0) & (phi < last))
@@ -215,7 +215,7 @@ def fuss_catalan_density(squares: ArrayLike, steps: int, gain: ArrayLike = 1.0) 
     Raises:
         ValueError: steps below 1, a gain <= 0.
     """
-    steps = require_count("steps", steps)
+    steps = whole_number("steps", steps, least=1)
     require_positive("gain", gain)
     squares, log_scale = jnp.asarray(squares, jnp.result_type(squares, float)), 2 * steps * jnp.log(gain)
     log_square, last = jnp.log(jnp.maximum(squares, 0.0)) - log_scale, math.pi / (steps + 1)
@@ -237,7 +237,7 @@ def fuss_catalan_density(squares: ArrayLike, steps: int, gain: ArrayLike = 1.0) 
 
 def _half_degrees(size: int) -> Array:
     """Half the degrees of freedom of each direction's growth, N/2 ... 1/2."""
-    return jnp.arange(require_count("size", size), 0, -1) / 2.0
+    return jnp.arange(whole_number("size", size, least=1), 0, -1) / 2.0
 
 
 def _log_edge(steps: int) -> float:

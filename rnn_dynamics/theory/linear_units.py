@@ -21,7 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Complex, Float
 
-from rnn_dynamics.theory.arguments import require, require_positive
+from rnn_dynamics.arguments import require, require_positive
 
 
 @jax.tree_util.register_dataclass

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from rnn_dynamics.theory.arguments import require, require_positive
+from rnn_dynamics.arguments import require, require_positive
 
 
 def elliptic_semi_axes(gain: ArrayLike = 1.0, correlation: ArrayLike = 0.0) -> tuple[Array, Array]:

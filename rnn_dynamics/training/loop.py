@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 from functools import lru_cache, partial
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ import optax
 from flax import nnx
 from jax import Array
 
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.training.clipping import ClipReport, clip_by_global_norm, clip_report, global_norm
 from rnn_dynamics.types import Batch, PyTree, Task
 
@@ -43,9 +43,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+            whole_number(name, getattr(self, name), least=least)
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be > 0 and finite, got {self.learning_rate}")
         if self.clip_threshold is not None and not self.clip_threshold > 0:

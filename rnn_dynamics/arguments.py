@@ -1,4 +1,4 @@
-"""Checks of arguments that are numbers; what is being traced is taken as it comes."""
+"""Checks of arguments that are numbers, each with one sentence; what is being traced is taken as it comes."""
 
 import operator
 from collections.abc import Callable
@@ -6,6 +6,25 @@ from typing import Any
 
 import numpy as np
 from jax.core import Tracer
+
+
+def whole_number(name: str, value: Any, *, least: int) -> int:
+    """Check an argument that counts something.
+
+    Args:
+        name: of the argument.
+        value: what came; NumPy's whole numbers are welcome.
+        least: the smallest allowed.
+
+    Returns:
+        The value as an int.
+
+    Raises:
+        ValueError: anything but a whole number from `least` on.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+    return operator.index(value)
 
 
 def require(name: str, value: Any, allowed: str, holds: Callable[[np.ndarray], Any]) -> None:
@@ -35,22 +54,3 @@ def require_positive(name: str, value: Any) -> None:
         ValueError: a number <= 0, inf or NaN.
     """
     require(name, value, "a finite number > 0", lambda number: (number > 0) & np.isfinite(number))
-
-
-def require_count(name: str, value: Any, *, least: int = 1) -> int:
-    """Check what counts something.
-
-    Args:
-        name: of the argument.
-        value: what came; NumPy's whole numbers are welcome.
-        least: the smallest allowed.
-
-    Returns:
-        The value as an int.
-
-    Raises:
-        ValueError: anything but a whole number from `least` on.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
-        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
-    return operator.index(value)
