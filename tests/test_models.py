@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from networks import any_cell, noise
 
-from rnn_dynamics.models import SequenceClassifier
+from rnn_dynamics.models import ManyToOne
 
 BATCH, STEPS, FEATURES, CLASSES, WORDS = 3, 5, 2, 4, 7
 LENGTHS = np.array([5, 1, 3], np.int32)
@@ -16,7 +16,7 @@ TOKENS = np.array([[6, 1, 2, 0, 3], [4, 0, 0, 0, 0], [5, 5, 1, 0, 0]], np.int32)
 
 def classifier(cell=None, **options):
     cell = any_cell("GRUCell", hidden=3) if cell is None else cell
-    return SequenceClassifier(cell, CLASSES, rngs=nnx.Rngs(3), **options)
+    return ManyToOne(cell, CLASSES, rngs=nnx.Rngs(3), **options)
 
 
 def sequences(seed=1):
@@ -93,7 +93,7 @@ class Nameless(nnx.RNNCellBase):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: SequenceClassifier(any_cell("GRUCell"), 0, rngs=nnx.Rngs(0)), "output_features must be >= 1, got 0"),
+        (lambda: ManyToOne(any_cell("GRUCell"), 0, rngs=nnx.Rngs(0)), "output_features must be >= 1, got 0"),
         (lambda: classifier(vocabulary_size=0), "vocabulary_size must be >= 1, or None .*, got 0"),
         (lambda: classifier(Nameless()), "cell must have an attribute hidden_features, Nameless has none"),
     ],

@@ -26,7 +26,7 @@ from largest_so_far import (
 from networks import any_cell
 
 from rnn_dynamics.cells import GRUCell
-from rnn_dynamics.models import SequenceClassifier
+from rnn_dynamics.models import ManyToOne
 from rnn_dynamics.tasks import make_task
 from rnn_dynamics.training import TrainingBroke, TrainingConfig, evaluate, train
 from rnn_dynamics.training.loop import CHECK_EVERY
@@ -105,7 +105,7 @@ def test_equal_seeds_give_equal_trainings():
 )
 def test_loss_falls(cell):
     assert isinstance(TASK, Task)
-    model = SequenceClassifier(cell, CLASSES, rngs=nnx.Rngs(0))
+    model = ManyToOne(cell, CLASSES, rngs=nnx.Rngs(0))
     before = evaluate(model, TASK, "train")
     record = train(model, TASK, config(steps=150))
     assert record.loss.shape == record.gradient_norm.shape == (150,)
@@ -259,6 +259,6 @@ def test_a_constant_answer_is_at_chance():
 def test_a_short_training_reads_digits():
     """Chance is 0.1, with a standard error of 0.016 on 360 images; the seeds 0 ... 4 gave 0.61 to 0.72."""
     task, rngs = make_task("sequential_digits"), nnx.Rngs(0)
-    model = SequenceClassifier(GRUCell(1, 32, rngs=rngs), 10, rngs=rngs)
+    model = ManyToOne(GRUCell(1, 32, rngs=rngs), 10, rngs=rngs)
     train(model, task, config(steps=150, batch_size=32, learning_rate=0.01, clip_threshold=1.0))
     assert evaluate(model, task) > task.chance_level + 0.3
