@@ -1,7 +1,7 @@
 """Tasks whose examples are drawn when they are asked for: data sets of any size that take no memory.
 
 Example i of a split is a function of the task's seed, the split and i alone. So it is the same in every batch, order
-and run, and yet nothing is stored; training may go on for as long as it likes without seeing an example twice.
+and run, and yet nothing is stored: a million examples take no more memory than ten.
 """
 
 import abc

@@ -17,9 +17,9 @@ class MarkedPair(Regression, GeneratedTask):
     Inputs [T, 2]: numbers from U(0, 1), and marks, 1 at two steps and 0 elsewhere. The first mark is at a step of the
     first half, floor(T / 2) steps, the second at one of the others, all equally likely. Targets: one number.
 
-    This is the form of Le, Jaitly and Hinton (2015) and Arjovsky, Shah and Bengio (2016). Hochreiter and Schmidhuber
-    (1997) draw T anew for each sequence, put the first mark among the first ten steps and the second before T / 2 - 1,
-    and mark both ends with -1; Pascanu, Mikolov and Bengio (2013) put both marks into the first half.
+    This is the form of Arjovsky, Shah and Bengio (2016). Hochreiter and Schmidhuber (1997) draw the length of each
+    sequence, put the first mark among the first ten steps and the second before the middle, mark both ends with -1, and
+    scale the sum; Pascanu, Mikolov and Bengio (2013) put both marks into the first half.
 
     Args:
         length: T >= 2.

@@ -1,8 +1,8 @@
 """Say five bits again after a long delay.
 
-Martens and Sutskever, "Learning recurrent neural networks with Hessian-free optimization", ICML (2011), after
-experiment 2 of Hochreiter and Schmidhuber (1997); the "5-bit memory task" of Jaeger, "Long short-term memory in echo
-state networks: details of a simulation study", technical report, Jacobs University Bremen (2012).
+Martens and Sutskever, "Learning recurrent neural networks with Hessian-free optimization", ICML (2011); the "5-bit
+memory task" of Jaeger, "Long short-term memory in echo state networks: details of a simulation study", technical
+report, Jacobs University Bremen (2012).
 """
 
 from rnn_dynamics.tasks.pattern_recall import PatternRecall
