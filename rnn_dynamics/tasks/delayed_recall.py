@@ -45,7 +45,8 @@ class DelayedRecall(Classification, GeneratedTask):
             raise ValueError(f"noise must be >= 0 and finite, got {noise}")
         self.noise = noise
         self.symbols = whole_number("symbols", symbols, least=2)
-        self.input_features = self.output_features = self.symbols
+        self.input_features: int | None = self.symbols
+        self.output_features = self.symbols
         self.chance_level = 1 / self.symbols
         super().__init__(**options)
 

@@ -37,7 +37,7 @@ class DelayedXOR(StepClassification, GeneratedTask):
     """
 
     name = "delayed_xor"
-    input_features = 1
+    input_features: int | None = 1
     output_features = 2
     chance_level = 0.5
     solved_level = 0.99

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, TypedDict
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -95,15 +95,15 @@ class GeneratedTask(InSplits, abc.ABC):
         ValueError: a number out of range.
     """
 
-    name: ClassVar[str]
+    name: str
     regime: Regime
     metric_name: str
     larger_is_better: bool
     chance_level: float
     solved_level: float
     output_features: int
-    input_features: int
-    vocabulary_size: None = None
+    input_features: int | None
+    vocabulary_size: int | None = None
 
     def __init__(self, *, seed: int = 0, train_size: int = 1_000_000, test_size: int = 10_000):
         key = jax.random.key(whole_number("seed", seed, least=0))

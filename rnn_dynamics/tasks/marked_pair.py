@@ -30,7 +30,7 @@ class MarkedPair(Regression, GeneratedTask):
     """
 
     output_features = 1
-    input_features = 2
+    input_features: int | None = 2
 
     def __init__(self, length: int = 100, **options: Unpack[GeneratedOptions]):
         self.length = whole_number("length", length, least=2)

@@ -33,7 +33,7 @@ class Parity(Classification, GeneratedTask):
     """
 
     name = "parity"
-    input_features = 1
+    input_features: int | None = 1
     output_features = 2
     chance_level = 0.5
     solved_level = 0.99

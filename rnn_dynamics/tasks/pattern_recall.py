@@ -39,7 +39,7 @@ class PatternRecall(StepClassification, GeneratedTask):
 
     def __init__(self, delay: int = 100, **options: Unpack[GeneratedOptions]):
         self.delay = whole_number("delay", delay, least=1)
-        self.input_features = self.pattern_symbols + 2
+        self.input_features: int | None = self.pattern_symbols + 2
         self.output_features = self.pattern_symbols + 1
         self.chance_level, self.solved_level = self.levels()
         super().__init__(**options)
@@ -69,4 +69,4 @@ class PatternRecall(StepClassification, GeneratedTask):
         pattern = jax.random.randint(key, (self.pattern_length,), 0, self.pattern_symbols, jnp.int32)
         blanks = jnp.full(self.pattern_length + self.delay, blank, jnp.int32)
         symbols = jnp.concatenate([pattern, blanks.at[self.delay - 1].set(cue)])
-        return jax.nn.one_hot(symbols, self.input_features, dtype=jnp.float32), jnp.concatenate([blanks, pattern])
+        return jax.nn.one_hot(symbols, self.pattern_symbols + 2, dtype=jnp.float32), jnp.concatenate([blanks, pattern])

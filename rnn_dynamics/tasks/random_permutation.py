@@ -38,7 +38,7 @@ class RandomPermutation(Classification, GeneratedTask):
     """
 
     name = "random_permutation"
-    input_features = SYMBOLS
+    input_features: int | None = SYMBOLS
     output_features = SYMBOLS
     chance_level = 0.5
     solved_level = 0.99

@@ -16,7 +16,7 @@ from rnn_dynamics.tasks.objectives import Classification
 WINDOWS_START = {2: (1, 5), 3: (1, 3, 6)}
 """Where the windows of the relevant symbols start, in tenths of the sequence; each is a tenth long."""
 
-DISTRACTORS = 4
+SYMBOLS = 6
 
 
 class TemporalOrder(Classification, GeneratedTask):
@@ -44,7 +44,7 @@ class TemporalOrder(Classification, GeneratedTask):
     """
 
     name = "temporal_order"
-    input_features = 2 + DISTRACTORS
+    input_features: int | None = SYMBOLS
     solved_level = 0.99
 
     def __init__(self, length: int = 100, symbols: int = 2, **options: Unpack[GeneratedOptions]):
@@ -65,9 +65,9 @@ class TemporalOrder(Classification, GeneratedTask):
     def example(self, key: Array) -> tuple[Array, Array]:
         """Draw one example: inputs [T, 6] and a class number []."""
         for_stream, for_relevant = jax.random.split(key)
-        stream = jax.random.randint(for_stream, (self.length,), 2, 2 + DISTRACTORS, jnp.int32)
+        stream = jax.random.randint(for_stream, (self.length,), 2, SYMBOLS, jnp.int32)
         least = jnp.array([[window.start, 0] for window in self.windows])
         beyond = jnp.array([[window.stop, 2] for window in self.windows])
         steps, relevant = jax.random.randint(for_relevant, least.shape, least, beyond, jnp.int32).T
-        inputs = jax.nn.one_hot(stream.at[steps].set(relevant), self.input_features, dtype=jnp.float32)
+        inputs = jax.nn.one_hot(stream.at[steps].set(relevant), SYMBOLS, dtype=jnp.float32)
         return inputs, jnp.sum(relevant << jnp.arange(self.symbols, dtype=jnp.int32), dtype=jnp.int32)
