@@ -1,6 +1,6 @@
 """What listening costs: `loss_adjoints` and `gradient_tails` over the loss and its gradient alone, in float32.
 
-A sequence classifier with an LSTM or a GRU, batch 64, 200 steps, 64 -> 128 features, 10 classes.
+`ManyToOne` with an LSTM or a GRU, batch 64, 200 steps, 64 -> 128 features, 10 classes.
 
 Who listens must see what each step adds to the gradient, which can then not be gathered from many steps at once, as
 `Recurrence` does on CPUs by default (see `benchmarks.backpropagation`). So times are given over both: the gradient as
@@ -22,7 +22,7 @@ from jax import Array
 from benchmarks import report, timing
 from rnn_dynamics.cells import GRUCell, LSTMCell
 from rnn_dynamics.dynamics import gradient_tails, loss_adjoints
-from rnn_dynamics.models import SequenceClassifier
+from rnn_dynamics.models import ManyToOne
 from rnn_dynamics.taps import Listener, run_tapped, tap
 
 BATCH, STEPS, IN_FEATURES, HIDDEN_FEATURES, CLASSES = 64, 200, 64, 128, 10
@@ -46,7 +46,7 @@ def measure(name: str) -> list[dict[str, Any]]:
 
 def competitors(name: str) -> dict[str, Callable[[], Any]]:
     """Name -> function that computes the gradient, or what listens to it."""
-    model = SequenceClassifier(CELLS[name](IN_FEATURES, HIDDEN_FEATURES, rngs=nnx.Rngs(0)), CLASSES, rngs=nnx.Rngs(1))
+    model = ManyToOne(CELLS[name](IN_FEATURES, HIDDEN_FEATURES, rngs=nnx.Rngs(0)), CLASSES, rngs=nnx.Rngs(1))
     inputs = jax.random.normal(jax.random.key(1), (BATCH, STEPS, IN_FEATURES))
     same_scan = nnx.clone(model)
     same_scan.recurrence.gather_gradients = False
@@ -59,7 +59,7 @@ def competitors(name: str) -> dict[str, Callable[[], Any]]:
     }
 
 
-def value_and_gradient(model: SequenceClassifier, inputs: Array) -> Callable[[], Any]:
+def value_and_gradient(model: ManyToOne, inputs: Array) -> Callable[[], Any]:
     """Return a compiled function of nothing: the mean loss and its gradient by the parameters."""
     graph, params = nnx.split(model)
     compiled = jax.jit(jax.value_and_grad(lambda params: jnp.mean(losses(nnx.merge(graph, params), inputs))))
@@ -80,7 +80,7 @@ class StateListener(Listener):
         return tap(state, probes)
 
 
-def value_gradient_and_norms(model: SequenceClassifier, inputs: Array) -> Callable[[], Any]:
+def value_gradient_and_norms(model: ManyToOne, inputs: Array) -> Callable[[], Any]:
     """Return a compiled function of nothing: the mean loss, its gradient, and the norms [T, B] of the states'."""
     graph, params = nnx.split(model)
 

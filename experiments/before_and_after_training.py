@@ -23,7 +23,7 @@ from flax import nnx
 from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.cells import make_cell, parse_cell_name
 from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, loss_adjoints, lyapunov_spectrum
-from rnn_dynamics.models import SequenceClassifier
+from rnn_dynamics.models import SequenceModel, make_model
 from rnn_dynamics.results import labelled
 from rnn_dynamics.tasks import make_task
 from rnn_dynamics.tasks.streams import input_stream
@@ -112,7 +112,7 @@ def run(point: Point) -> xr.Dataset:
     """Measure a network, train it, and measure it again; after a training that broke everything is NaN."""
     task = _digits()
     rngs = nnx.Rngs(point.seed)
-    model = SequenceClassifier(make_cell(point.network, 1, point.hidden, rngs=rngs), task.output_features, rngs=rngs)
+    model = make_model(task, make_cell(point.network, 1, point.hidden, rngs=rngs), rngs=rngs)
     before = _measure(model, task, point)
     config = TrainingConfig(
         point.training_steps, point.batch_size, point.learning_rate, point.clip_threshold, point.seed
@@ -145,11 +145,11 @@ def _digits() -> Task:
     return make_task("sequential_digits")
 
 
-def _example_losses(model: SequenceClassifier, batch: Batch) -> jax.Array:
+def _example_losses(model: SequenceModel, batch: Batch) -> jax.Array:
     return _digits().loss(model(batch.inputs, batch.lengths), batch.targets)
 
 
-def _measure(model: SequenceClassifier, task: Task, point: Point) -> xr.Dataset:
+def _measure(model: SequenceModel, task: Task, point: Point) -> xr.Dataset:
     system = DrivenSystem.from_cell(model.cell, dtype=jnp.float64)
     stream = input_stream(task, point.measured_steps + TRANSIENT, seed=point.seed)
     starts = np.stack([input_stream(task, TRANSIENT + HORIZONS[-1], seed=1000 + start) for start in range(STARTS)])

@@ -10,7 +10,7 @@ Shapes are written with jaxtyping and checked at test time; at run time they are
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -104,6 +104,10 @@ class Evaluable(Protocol):
         ...
 
 
+Regime: TypeAlias = Literal["many_to_one", "many_to_many"]
+"""What a task asks of a sequence: one answer at its last step, outputs [B, C], or one at every step, [B, T, C]."""
+
+
 class Batch(NamedTuple):
     """One batch of sequences, post-padded.
 
@@ -125,7 +129,9 @@ class Task(Protocol):
     Attributes:
         name: the module's name, as the command line spells it.
         metric_name: e.g. "accuracy", for axis labels.
-        chance_level: the metric of the best constant prediction on the test split.
+        regime: which outputs its loss takes, and so which of `models` it wants.
+        chance_level: the metric of the best answer that has not seen the inputs, though it may know the step: on the
+            test split, or in expectation where a task draws its examples.
         output_features: width of the network's output (number of classes, say).
         input_features: F of float inputs, or None where inputs are token numbers.
         vocabulary_size: V, or None where inputs are floats.
@@ -133,6 +139,7 @@ class Task(Protocol):
 
     name: str
     metric_name: str
+    regime: Regime
     chance_level: float
     output_features: int
     input_features: int | None

@@ -1,4 +1,4 @@
-"""A tiny task, a tiny classifier of it, and what tests of training compare."""
+"""A tiny task, a tiny model that classifies it, and what tests of training compare."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 from networks import any_cell
 
-from rnn_dynamics.models import SequenceClassifier
+from rnn_dynamics.models import ManyToOne
 from rnn_dynamics.training import TrainingConfig
 from rnn_dynamics.types import Batch
 
@@ -21,6 +21,7 @@ class LargestSoFar:
     """Which of three ranges the first feature's largest value lies in: a tiny task whose batches can be spoiled."""
 
     name, metric_name, chance_level = "largest_so_far", "accuracy", 0.4
+    regime = "many_to_one"
     output_features, input_features, vocabulary_size = CLASSES, FEATURES, None
     loss = staticmethod(cross_entropy)  # one function for all, so that all trainings here share what is compiled
 
@@ -51,7 +52,7 @@ TASK = LargestSoFar()
 
 def classifier(name="ElmanCell", seed=0, dtype=jnp.float64, **options):
     cell = any_cell(name, hidden=4, seed=seed, dtype=dtype)
-    return SequenceClassifier(cell, CLASSES, rngs=nnx.Rngs(seed + 1), **options)
+    return ManyToOne(cell, CLASSES, rngs=nnx.Rngs(seed + 1), **options)
 
 
 def config(steps=5, batch_size=8, learning_rate=0.05, clip_threshold=None, seed=0):

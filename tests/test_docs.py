@@ -1,5 +1,6 @@
 """The documentation runs: every Python block of README.md and docs/*.md, page by page; and knows all there is."""
 
+import ast
 import inspect
 import os
 import re
@@ -14,12 +15,14 @@ from rnn_dynamics import dynamics
 from rnn_dynamics.cells import CELLS
 from rnn_dynamics.cells.activations import ACTIVATIONS
 from rnn_dynamics.cells.initializers import RECURRENT_INITIALIZERS
+from rnn_dynamics.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_EXAMPLES = ROOT / "docs" / "PAPER_MAP.md"
 PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {WITHOUT_EXAMPLES})]
 QUANTITIES = ROOT / "docs" / "quantities.md"
 ANY_NETWORK = ROOT / "docs" / "any_network.md"
+TASKS_PAGE = ROOT / "docs" / "tasks.md"
 
 
 def code_of(page, framework=None):
@@ -58,6 +61,18 @@ def test_every_quantity_is_on_the_page():
     functions = {name for name in dynamics.__all__ if inspect.isfunction(getattr(dynamics, name))}
     assert len(functions) > 15
     assert functions <= named
+
+
+def test_every_task_has_a_row_with_its_metric_and_defaults():
+    rows = dict(re.findall(r"^\| `(\w+)`(.*)$", TASKS_PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(rows) == set(TASKS)
+    for name, task in TASKS.items():
+        assert f"| {task.metric_name} " in rows[name]
+        written = dict(re.findall(r"`(\w+)=([^`]+)`", rows[name]))
+        options = inspect.signature(task).parameters
+        assert set(written) == {option for option in options if option not in ("data_dir", "options")}
+        for option, default in written.items():
+            assert ast.literal_eval(default) == options[option].default
 
 
 def test_every_cell_has_a_section_and_counts_that_are_right():

@@ -23,7 +23,7 @@ from rnn_dynamics.cells import ElmanCell
 from rnn_dynamics.cells.initializers import orthogonal
 from rnn_dynamics.dynamics import loss_adjoints
 from rnn_dynamics.layers import Recurrence
-from rnn_dynamics.models import SequenceClassifier
+from rnn_dynamics.models import ManyToOne
 from rnn_dynamics.taps import tap
 
 
@@ -167,7 +167,7 @@ def test_pascanus_omega_and_its_derivative():
 
 def test_tokens_and_a_classifier():
     """The last state of each sequence is classified: there the gradient is that of the head."""
-    model = SequenceClassifier(any_cell("ElmanCell"), 3, vocabulary_size=7, rngs=nnx.Rngs(0))
+    model = ManyToOne(any_cell("ElmanCell"), 3, vocabulary_size=7, rngs=nnx.Rngs(0))
     tokens = np.random.default_rng(0).integers(0, 7, (BATCH, STEPS))
     found = loss_adjoints(model, lambda model, batch: model(*batch)[:, 1], (tokens, LENGTHS))
     assert list(found.layers) == ["recurrence"]

@@ -1,13 +1,15 @@
-"""The classifier: what it reads, at which step it answers, with our cells and Flax's, and what it refuses."""
+"""The models: what they read, at which steps they answer, with our cells and Flax's, and what they refuse."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from largest_so_far import LargestSoFar
 from networks import any_cell, noise
 
-from rnn_dynamics.models import SequenceClassifier
+from rnn_dynamics.models import ManyToMany, ManyToOne, make_model
+from rnn_dynamics.tasks import make_task
 
 BATCH, STEPS, FEATURES, CLASSES, WORDS = 3, 5, 2, 4, 7
 LENGTHS = np.array([5, 1, 3], np.int32)
@@ -16,7 +18,7 @@ TOKENS = np.array([[6, 1, 2, 0, 3], [4, 0, 0, 0, 0], [5, 5, 1, 0, 0]], np.int32)
 
 def classifier(cell=None, **options):
     cell = any_cell("GRUCell", hidden=3) if cell is None else cell
-    return SequenceClassifier(cell, CLASSES, rngs=nnx.Rngs(3), **options)
+    return ManyToOne(cell, CLASSES, rngs=nnx.Rngs(3), **options)
 
 
 def sequences(seed=1):
@@ -59,6 +61,44 @@ def test_takes_any_cell(cell):
     np.testing.assert_allclose(model(inputs, LENGTHS), expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("padding", [0.0, np.nan])
+def test_many_to_many_answers_at_every_step(padding):
+    """What the one answer would be if the sequence ended there."""
+    model = ManyToMany(any_cell("GRUCell", hidden=3), CLASSES, rngs=nnx.Rngs(3))
+    inputs = sequences()
+    padded = jnp.where(np.arange(STEPS)[:, None] < LENGTHS[:, None, None], inputs, padding)
+    outputs = model(padded, LENGTHS)
+    assert outputs.shape == (BATCH, STEPS, CLASSES)
+    for number, length in enumerate(LENGTHS):
+        for step in range(length):
+            expected = by_hand(model, inputs[number], step + 1)
+            np.testing.assert_allclose(outputs[number, step], expected, rtol=0, atol=1e-14)
+        after = np.broadcast_to(model.head.bias[...], (STEPS - length, CLASSES))
+        np.testing.assert_array_equal(outputs[number, length:], after)
+    np.testing.assert_allclose(model(inputs)[:, -1], classifier()(inputs), rtol=0, atol=1e-14)
+
+
+def test_a_task_gets_the_model_of_its_regime():
+    xor, digits = make_task("delayed_xor"), make_task("sequential_digits")
+    for task, regime in ((xor, ManyToMany), (digits, ManyToOne)):
+        model = make_model(task, any_cell("ElmanCell", features=1), rngs=nnx.Rngs(0))
+        assert type(model) is regime
+        assert model.head.out_features == task.output_features
+        assert model.embedding is None
+
+
+def test_a_task_with_a_vocabulary_gets_an_embedding():
+    model = make_model(Words(), any_cell("ElmanCell", features=2), rngs=nnx.Rngs(0))
+    assert model.embedding.embedding.shape == (WORDS, 2)
+
+
+def test_an_unknown_regime_gets_one_sentence():
+    task = Words()
+    task.regime = "one_to_many"
+    with pytest.raises(ValueError, match=r"unknown regime 'one_to_many': did you mean .* known are many_to_many"):
+        make_model(task, any_cell("ElmanCell"), rngs=nnx.Rngs(0))
+
+
 def test_without_lengths_all_steps_count():
     model, inputs = classifier(), sequences()
     np.testing.assert_allclose(model(inputs), model(inputs, np.full(BATCH, STEPS)), rtol=0, atol=1e-14)
@@ -84,6 +124,12 @@ def test_encoder_and_head_have_the_precision_of_the_cell(dtype):
     assert model(TOKENS, LENGTHS).dtype == dtype
 
 
+class Words(LargestSoFar):
+    """A task of the tests, as if its inputs were tokens."""
+
+    input_features, vocabulary_size = None, WORDS
+
+
 class Nameless(nnx.RNNCellBase):
     """A cell that tells its width but not its size."""
 
@@ -93,7 +139,7 @@ class Nameless(nnx.RNNCellBase):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: SequenceClassifier(any_cell("GRUCell"), 0, rngs=nnx.Rngs(0)), "output_features must be >= 1, got 0"),
+        (lambda: ManyToOne(any_cell("GRUCell"), 0, rngs=nnx.Rngs(0)), "output_features must be >= 1, got 0"),
         (lambda: classifier(vocabulary_size=0), "vocabulary_size must be >= 1, or None .*, got 0"),
         (lambda: classifier(Nameless()), "cell must have an attribute hidden_features, Nameless has none"),
     ],

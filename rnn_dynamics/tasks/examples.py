@@ -1,5 +1,6 @@
-"""Examples that fit in memory, and the one way in which they are shuffled and batched."""
+"""Examples by number, and the one way in which they are shuffled and batched; here are those that fit in memory."""
 
+import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,39 +9,26 @@ import numpy as np
 from rnn_dynamics.types import Batch
 
 
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """One split of a data set, held as arrays.
+class ExampleSource(abc.ABC):
+    """One split of a data set: so many examples, each the same whenever it is asked for.
 
-    Attributes:
-        inputs: [n, T, F] numbers, or [n, T] int32 token numbers; post-padded.
-        targets: [n, ...] int32, whatever the task's loss takes.
-        lengths: [n] int32, valid steps of each example, 1 <= lengths <= T.
-        full_scale: the largest value that `inputs` can hold, which becomes 1.0 in a batch, so that images stay bytes
-            in memory; None hands `inputs` out as they are.
+    Arrays in memory are one (`Examples`), drawing each example anew is another (`tasks.generated.GeneratedExamples`).
     """
 
-    inputs: np.ndarray
-    targets: np.ndarray
-    lengths: np.ndarray
-    full_scale: int | None = None
-
+    @abc.abstractmethod
     def __len__(self) -> int:
-        return len(self.targets)
+        """Return how many examples there are."""
 
+    @abc.abstractmethod
     def take(self, indices: np.ndarray) -> Batch:
         """Gather a batch.
 
         Args:
-            indices: [B] which examples, in the order wanted.
+            indices: [B] which examples, 0 ... len - 1, in the order wanted.
 
         Returns:
-            The batch; its inputs are float32 in [0, 1] where there is a `full_scale`.
+            The batch; no example of it depends on which others are in it.
         """
-        inputs = self.inputs[indices]
-        if self.full_scale is not None:
-            inputs = inputs / np.float32(self.full_scale)
-        return Batch(inputs, self.targets[indices], self.lengths[indices])
 
     def batches(self, batch_size: int, *, seed: int | None = None, epochs: int | None = 1) -> Iterator[Batch]:
         """Shuffle and batch with Grain.
@@ -74,6 +62,41 @@ class Examples:
             # Not shuffle(seed): that adds the epoch to it, so epoch 1 of seed 0 would be epoch 0 of seed 1.
             indices = indices.seed(seed).shuffle()
         batches = indices.repeat(epochs).batch(batch_size, drop_remainder=training).map(self.take)
-        # The data are in memory: reading threads would only wait for one another, and hold 500 batches meanwhile.
+        # Nothing is read from disk: reading threads would only wait for one another, and hold 500 batches meanwhile.
         in_this_thread = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         return iter(batches.to_iter_dataset(in_this_thread))
+
+
+@dataclass(frozen=True, eq=False)
+class Examples(ExampleSource):
+    """One split of a data set, held as arrays.
+
+    Attributes:
+        inputs: [n, T, F] numbers, or [n, T] int32 token numbers; post-padded.
+        targets: [n, ...] int32, whatever the task's loss takes.
+        lengths: [n] int32, valid steps of each example, 1 <= lengths <= T.
+        full_scale: the largest value that `inputs` can hold, which becomes 1.0 in a batch, so that images stay bytes
+            in memory; None hands `inputs` out as they are.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    lengths: np.ndarray
+    full_scale: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """Gather a batch.
+
+        Args:
+            indices: [B] which examples, in the order wanted.
+
+        Returns:
+            The batch; its inputs are float32 in [0, 1] where there is a `full_scale`.
+        """
+        inputs = self.inputs[indices]
+        if self.full_scale is not None:
+            inputs = inputs / np.float32(self.full_scale)
+        return Batch(inputs, self.targets[indices], self.lengths[indices])

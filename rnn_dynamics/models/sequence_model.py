@@ -1,5 +1,6 @@
-"""Many to one: a recurrence reads a sequence, its last state is classified."""
+"""What the models of all regimes share: encoder, recurrence and head, and the checks of what they read."""
 
+import abc
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,10 +14,11 @@ from jaxtyping import Float, Int
 from rnn_dynamics.layers import Recurrence
 
 
-class SequenceClassifier(nnx.Module):
-    """Encoder (an embedding of tokens, or nothing for real-valued inputs), recurrence, linear head on the last output.
+class SequenceModel(nnx.Module, abc.ABC):
+    """Encoder (an embedding of tokens, or nothing for real-valued inputs), recurrence, linear head.
 
-    The embedding and the head have the cell's `param_dtype`.
+    A subclass says to which of the recurrence's outputs the head is applied. The embedding and the head have the cell's
+    `param_dtype`.
 
     Args:
         cell: any `nnx.RNNCellBase` with `in_features` and `hidden_features`.
@@ -67,24 +69,23 @@ class SequenceClassifier(nnx.Module):
         _check_inputs(inputs, None if self.embedding is None else self.embedding.num_embeddings)
         return inputs if self.embedding is None else self.embedding(inputs)
 
-    def __call__(
-        self,
-        inputs: Array | np.ndarray,
-        lengths: Int[Array | np.ndarray, " B"] | None = None,
-    ) -> Float[Array, "B C"]:
-        """Classify sequences.
+    def hidden(
+        self, inputs: Array | np.ndarray, lengths: Int[Array | np.ndarray, " B"] | None = None
+    ) -> Float[Array, "B T H"]:
+        """Return what the recurrence puts out at every step, [B, T, H]; zeros after a sequence's end."""
+        return self.recurrence(self.encode(inputs), lengths=None if lengths is None else jnp.asarray(lengths))[1]
+
+    @abc.abstractmethod
+    def __call__(self, inputs: Array | np.ndarray, lengths: Int[Array | np.ndarray, " B"] | None = None) -> Array:
+        """Answer about sequences.
 
         Args:
             inputs: features [B, T, F], or tokens [B, T].
             lengths: valid steps of each sequence, 1 ... T (default: all T).
 
         Returns:
-            Logits [B, C].
+            Outputs [B, C] or [B, T, C].
         """
-        lengths = None if lengths is None else jnp.asarray(lengths)
-        _, outputs = self.recurrence(self.encode(inputs), lengths=lengths)
-        last = outputs[:, -1] if lengths is None else outputs[jnp.arange(outputs.shape[0]), lengths - 1]
-        return self.head(last)
 
 
 def _check_sizes(cell: Any, output_features: int, vocabulary_size: int | None) -> None:

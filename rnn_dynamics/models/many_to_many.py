@@ -1,0 +1,28 @@
+"""Many to many: a recurrence reads a sequence, and the head answers at every step."""
+
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from rnn_dynamics.models.sequence_model import SequenceModel
+
+
+class ManyToMany(SequenceModel):
+    """An answer of C numbers at every step, from what was read until then.
+
+    The parts and arguments are those of `SequenceModel`.
+    """
+
+    def __call__(
+        self, inputs: Array | np.ndarray, lengths: Int[Array | np.ndarray, " B"] | None = None
+    ) -> Float[Array, "B T C"]:
+        """Answer at every step.
+
+        Args:
+            inputs: features [B, T, F], or tokens [B, T].
+            lengths: valid steps of each sequence, 1 ... T (default: all T).
+
+        Returns:
+            Outputs [B, T, C]; after a sequence's end they are the head's bias.
+        """
+        return self.head(self.hidden(inputs, lengths))
