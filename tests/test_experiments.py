@@ -150,6 +150,21 @@ def test_commands_say_what_is_missing(main, arguments, sentence, capsys):
 
 
 @pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("network;quantity\nlstm;reach\n", "it has no column quantity, units, x, mean, error"),
+        ("", "No columns to parse"),
+    ],
+)
+def test_a_summary_that_is_none_is_named(content, why, tmp_path, capsys):
+    (tmp_path / "jacobian_growth.csv").write_text(content)
+    assert figures_command.main(["jacobian_growth", "--summaries", str(tmp_path), "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'jacobian_growth.csv'} is no summary ({why}" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("name", "bad", "sentence"),
     [
         ("jacobian_growth", {"hidden": 0}, "hidden must be a whole number >= 1, got 0"),

@@ -24,7 +24,7 @@ def test_data_that_are_not_prepared_are_named_and_never_downloaded(name, dataset
     with pytest.raises(ValueError, match="is not prepared") as caught:
         make_task(name, data_dir=tmp_path)
     (sentence,) = caught.value.args
-    assert f"is not prepared in {tmp_path}: run `pip install 'rnn_dynamics[prepare]'`" in sentence
+    assert f"is not prepared in {tmp_path}: install the extra `prepare` (`pip install -e '.[prepare]'`" in sentence
     assert f"tfds.builder('{dataset}', file_format='array_record', data_dir='{tmp_path}')" in sentence
     assert list(tmp_path.iterdir()) == []
 

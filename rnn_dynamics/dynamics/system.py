@@ -271,8 +271,12 @@ def _dtypes(tree: PyTree) -> str:
 
 
 def _check_dtype(dtype: Any) -> None:
-    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
-        raise ValueError(f'dtype {jnp.dtype(dtype)} needs jax.config.update("jax_enable_x64", True)')
+    try:
+        known = jnp.dtype(dtype)
+    except TypeError as error:
+        raise ValueError(f"dtype must be one of floating point, such as float64, got {dtype!r}") from error
+    if jax.dtypes.canonicalize_dtype(known) != known:
+        raise ValueError(f'dtype {known} needs jax.config.update("jax_enable_x64", True)')
 
 
 def _cast(tree: PyTree, dtype: Any) -> PyTree:

@@ -59,4 +59,6 @@ def _how_to_prepare(dataset: str, folder: str | os.PathLike[str] | None) -> str:
     if folder is not None:
         options.append(f"data_dir={os.fspath(folder)!r}")
     program = f"import tensorflow_datasets as tfds; tfds.builder({', '.join(options)}).download_and_prepare()"
-    return f"run `pip install 'rnn_dynamics[prepare]'`, then `python -c \"{program}\"`"
+    return (
+        f"install the extra `prepare` (`pip install -e '.[prepare]'` in a checkout), then run `python -c \"{program}\"`"
+    )

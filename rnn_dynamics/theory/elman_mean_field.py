@@ -8,7 +8,8 @@ the preactivations of many units are Gaussian, with a variance that follows from
 weights act at every step changes nothing here: in discrete time averages over the units, of one trajectory or of two
 at one moment, close on themselves (Molgedey, Schuchhardt and Schuster, Phys. Rev. Lett. 69, 3717, 1992). The equations
 are those of layers that each have their own weights (Poole et al. 2016; Schoenholz et al. 2017). What is measured in
-networks of N units differs by O(1/N), and by more at the edge of chaos.
+networks of N units differs by O(1/N), and by more at the edge of chaos, and at rest or under weak inputs, where the
+exponent is nearly that of one matrix.
 
 All functions take traced values, go through `jax.jit` and `jax.vmap`, and have derivatives of first order. Take
 float64: at the edge of chaos half of the digits go. What is refused with a ValueError gives inf or NaN while traced.
