@@ -40,8 +40,8 @@ def average(function: Callable[[Array], Array], variance: float | Array, mean: f
     edges = jnp.sort(jnp.concatenate([grid, jnp.clip(bends, -FARTHEST, FARTHEST)]))
     nodes, weights = (jnp.asarray(values, deviation.dtype) for values in np.polynomial.legendre.leggauss(NODES))
     halves = jnp.diff(edges)[:, None] / 2
-    z = (edges[:-1, None] + halves * (1 + nodes)).ravel()
-    density = (halves * weights * jnp.exp(-(z.reshape(-1, NODES) ** 2) / 2)).ravel() / np.sqrt(2 * np.pi)
+    z = (edges[:-1, None] + halves * (1 + nodes[None, :])).ravel()
+    density = (halves * weights[None, :] * jnp.exp(-(z.reshape(-1, NODES) ** 2) / 2)).ravel() / np.sqrt(2 * np.pi)
     return jnp.tensordot(density, function(mean + deviation * z), axes=1)
 
 
