@@ -34,7 +34,7 @@ HIGHEST = 24.0
 NODES = 64
 NARROWEST = 0.125
 """Deviation of c below which the grid of frequencies is that of this deviation."""
-POINTLIKE = 1e-6
+POINTLIKE = 1e-5
 """Second moment below which tanh^2 is averaged by its series."""
 
 _ANGLES = np.pi * (np.arange(NODES)[::-1] + 0.5) / NODES
