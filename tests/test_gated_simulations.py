@@ -19,6 +19,11 @@ SETTINGS = [
 """Cell; gain, bias, drive; correlation of the replicas' inputs. A stable and a chaotic, or nearly chaotic, one each."""
 
 
+def theory_of(name, *arguments):
+    options = {"xla_backend_optimization_level": 3}  # the tests do without, but here it is the running that takes long
+    return jax.jit(CELLS_AND_THEORIES[name][1], compiler_options=options)(*arguments)
+
+
 def agree(values, expected):
     mean, error = mean_and_error(values)
     assert mean == pytest.approx(expected, abs=4 * error + FINITE_SIZE * abs(expected))
@@ -27,9 +32,9 @@ def agree(values, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "setting", "input_correlation"), SETTINGS)
 def test_wide_networks_with_untied_weights_do_what_the_theory_says(name, setting, input_correlation):
-    theory = jax.jit(CELLS_AND_THEORIES[name][1])(*setting, input_correlation)
+    theory = theory_of(name, *setting, input_correlation)
     measured = simulate(
-        name, setting, hidden=HIDDEN, steps=200, transient=60, tied=False, input_correlation=input_correlation
+        name, setting, hidden=HIDDEN, steps=150, transient=50, tied=False, input_correlation=input_correlation
     )
     for quantity in ("second_moment", "memory_second_moment", "mean_squared_singular_value"):
         agree(measured[quantity], float(getattr(theory, quantity)))
@@ -56,7 +61,7 @@ def test_wide_networks_with_untied_weights_do_what_the_theory_says(name, setting
 )
 def test_tied_weights_make_the_difference_that_is_documented(name, setting, larger):
     """Three networks each; one Jacobian's singular values are as predicted to 2 %, the rest is not."""
-    theory = jax.jit(CELLS_AND_THEORIES[name][1])(*setting)
+    theory = theory_of(name, *setting)
     runs = [
         simulate(name, setting, hidden=HIDDEN, steps=200, transient=100, tied=True, seed=seed) for seed in (0, 9, 18)
     ]

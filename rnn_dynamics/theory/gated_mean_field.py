@@ -46,7 +46,7 @@ from jaxtyping import Float
 Number: TypeAlias = float | int | Array
 
 SMALLEST = 1e-24
-"""The second moment that stands for 0, where square roots have no derivative."""
+"""The variance or second moment that stands for 0, where square roots have no derivative."""
 NEWTON_STEPS = 200
 ENOUGH = 1e-9
 """Relative change in a step of Newton's method, after which another one would be lost in rounding."""
@@ -74,8 +74,8 @@ class GateLaw:
     bias_variance: Number = 0.0
 
     def variance(self, second_moment: Number) -> Array:
-        """Return the preactivation's variance at a second moment E[h^2] of the state."""
-        return jnp.asarray(self.covariance(second_moment, 1.0))
+        """Return the preactivation's variance at a second moment E[h^2] of the state; 1e-24 where it has none."""
+        return jnp.maximum(self.covariance(second_moment, 1.0), SMALLEST)
 
     def covariance(self, overlap: Number, input_correlation: Number) -> Array:
         """Return that of two replicas with E[h h'] = overlap, their inputs being correlated."""

@@ -90,7 +90,7 @@ def content_law(reset: GateLaw, scaled: GateLaw, outer: GateLaw, q: Array) -> Co
 
     def given_reset(u: Array) -> Array:
         r, slope = jax.nn.sigmoid(u), jax.nn.sigmoid(u) * jax.nn.sigmoid(-u)
-        a_variance = jnp.maximum(outer.variance(q) + r**2 * y_variance, SMALLEST)
+        a_variance = outer.variance(q) + r**2 * y_variance
         a_mean = outer.bias_mean + r * scaled.bias_mean
         through_r = gains[1] * slope**2
 
@@ -134,7 +134,7 @@ def content_overlap(
         own, others = (outer.variance(q) + x**2 * scaled.variance(q) for x in (r, r_other))
         shared = outer.covariance(0.0, input_correlation)
         shared += r * r_other * scaled.covariance(overlap, input_correlation)
-        a = jnp.sqrt(jnp.maximum(own, SMALLEST))
+        a = jnp.sqrt(own)
         along = shared / a
         across = jnp.sqrt(jnp.maximum(others - along**2, SMALLEST))
         n = jnp.tanh(outer.bias_mean + r * scaled.bias_mean + a * z)
@@ -156,7 +156,7 @@ def pair(variance: Array, covariance: Array, z: Array) -> tuple[Array, Array]:
     Returns:
         The first [n], and the second for each of them [n, n].
     """
-    deviation = jnp.sqrt(jnp.maximum(variance, SMALLEST))
+    deviation = jnp.sqrt(variance)
     along = covariance / deviation
     across = jnp.sqrt(jnp.maximum(variance - along**2, SMALLEST))
     return deviation * z, along * z[:, None] + across * z[None, :]

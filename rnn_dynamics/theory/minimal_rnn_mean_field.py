@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
-from rnn_dynamics.theory.gated_mean_field import SMALLEST, GatedMeanField, GateLaw, Number, check_laws
+from rnn_dynamics.theory.gated_mean_field import GatedMeanField, GateLaw, Number, check_laws
 from rnn_dynamics.theory.gaussian_averages import average, average_of_pair
 from rnn_dynamics.theory.update_gated_mean_field import ContentLaw, UpdateGated, powers, solve_update_gated
 
@@ -46,7 +46,7 @@ def minimal_rnn_mean_field(
     check_laws({"update": update, "content": content, "content_kernel": GateLaw(content_gain)}, input_correlation)
     content_variance = content.variance(0.0)
     moments = average(lambda u: powers(jnp.tanh(u)), content_variance, content.bias_mean)
-    shared = content.covariance(0.0, input_correlation) / jnp.maximum(content_variance, SMALLEST)
+    shared = content.covariance(0.0, input_correlation) / content_variance
     overlap = average_of_pair(jnp.tanh, jnp.tanh, content_variance, shared, content.bias_mean)
     nothing = jnp.zeros_like(moments)
     law = ContentLaw(moments, nothing[:3], nothing[0])

@@ -118,16 +118,16 @@ def solve_update_gated(cell: UpdateGated) -> tuple[Array, GatedMeanField]:
     q = fixed_point(second_moment_after, 1.0, SMALLEST, 1.0)
     variance, content = cell.gate_variance(q), cell.content(q)
     gate = gate_moments(variance, cell.gate_mean)
-    growth, spread = jacobian_moments(cell.gain, gate, content)
+    growth, width = jacobian_moments(cell.gain, gate, content)
 
     def overlap_after(overlap: Array) -> Array:
-        correlation = cell.gate_covariance(overlap) / jnp.maximum(variance, SMALLEST)
-        both = average_of_pair(jax.nn.sigmoid, jax.nn.sigmoid, variance, correlation, cell.gate_mean)
+        shared = cell.gate_covariance(overlap) / variance
+        both = average_of_pair(jax.nn.sigmoid, jax.nn.sigmoid, variance, shared, cell.gate_mean)
         one, neither = gate[1, 0] - both, 1 - 2 * gate[1, 0] + both
         return both * overlap + 2 * one * content.moments[1] ** 2 + neither * cell.content_overlap(overlap, q)
 
     correlation, slope = replica_correlation(overlap_after, q, growth, cell.input_correlation)
-    return variance, GatedMeanField(q, q, {}, correlation, slope, growth, growth, spread)
+    return variance, GatedMeanField(q, q, {}, correlation, slope, growth, growth, width)
 
 
 def jacobian_moments(gain: Number, gate: Array, content: ContentLaw) -> tuple[Array, Array]:
