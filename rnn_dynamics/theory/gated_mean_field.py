@@ -216,11 +216,13 @@ def critical_value(theory: Callable[[Array], GatedMeanField], low: float, high: 
         points: at how many values, evenly spaced, to look first.
 
     Returns:
-        The value, to rounding.
+        The value, to rounding, by Brent's method.
 
     Raises:
         ValueError: bounds or points that leave nothing to search; chi_1 - 1 of one sign at all the points.
     """
+    from scipy.optimize import root_scalar  # heavy, and needed here alone
+
     if not (np.isfinite(low) and np.isfinite(high) and low < high and points >= 2):
         raise ValueError(f"low < high must be finite and points >= 2, got low={low}, high={high}, points={points}")
     exponent = jax.jit(lambda value: theory(value).exponent)
@@ -232,8 +234,5 @@ def critical_value(theory: Callable[[Array], GatedMeanField], low: float, high: 
             f"low={low} and high={high} must enclose a value at which chi_1 is 1, got exponents "
             f"from {np.min(exponents):.4g} to {np.max(exponents):.4g} nats per step between them"
         )
-    below, above = tried[crossings[0]], tried[crossings[0] + 1]
-    rising = exponents[crossings[0]] < 0
-    while below < (middle := (below + above) / 2) < above:
-        below, above = (middle, above) if (float(exponent(jnp.asarray(middle))) < 0) == rising else (below, middle)
-    return float(middle)
+    bracket = tuple(float(tried[crossings[0] + end]) for end in (0, 1))
+    return float(root_scalar(lambda value: float(exponent(jnp.asarray(value))), bracket=bracket, xtol=1e-13).root)
