@@ -28,8 +28,8 @@ LSTM, chaotic          0.077 -> 0.157      2.71 -> 2.37        0.140 -> 0.146
 One Jacobian is as predicted, to 1 % where the network is stable and to 13 % in the others. The second moment is not,
 nor is the exponent of a stable network, which is larger: the directions that last are those of the units that keep.
 So the GRU that is critical in theory is chaotic with tied weights. With untied weights all three columns agree, within
-4 standard errors and 5/H. Biases that stay tell units apart even more: a theory with a large bias variance is no theory of such a
-network.
+4 standard errors and 5/H. Biases that stay tell units apart even more: a theory with a large bias variance is no theory
+of such a network.
 """
 
 import dataclasses
