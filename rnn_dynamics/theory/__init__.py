@@ -16,6 +16,7 @@ from rnn_dynamics.theory.elman_mean_field import (
     stationary_variance,
     variance_map,
 )
+from rnn_dynamics.theory.gated_mean_field import GatedMeanField, GateLaw, critical_value
 from rnn_dynamics.theory.gaussian_averages import average, average_of_pair
 from rnn_dynamics.theory.gaussian_products import (
     fuss_catalan_curve,
@@ -28,6 +29,7 @@ from rnn_dynamics.theory.gaussian_products import (
     triangular_cdf,
     triangular_density,
 )
+from rnn_dynamics.theory.gru_mean_field import gru_mean_field
 from rnn_dynamics.theory.linear_units import (
     LRUSensitivity,
     UnitMoments,
@@ -37,6 +39,8 @@ from rnn_dynamics.theory.linear_units import (
     unit_moments,
     unit_moments_of_autocorrelation,
 )
+from rnn_dynamics.theory.lstm_mean_field import lstm_mean_field
+from rnn_dynamics.theory.minimal_rnn_mean_field import minimal_rnn_mean_field
 from rnn_dynamics.theory.random_matrices import (
     circular_cdf,
     circular_density,
@@ -50,6 +54,8 @@ from rnn_dynamics.theory.random_matrices import (
 )
 
 __all__ = [
+    "GateLaw",
+    "GatedMeanField",
     "GradientBound",
     "LRUSensitivity",
     "RandomElman",
@@ -61,6 +67,7 @@ __all__ = [
     "correlation_map",
     "correlation_slope",
     "critical_gain",
+    "critical_value",
     "edge_moments",
     "elliptic_cdf",
     "elliptic_density",
@@ -73,13 +80,16 @@ __all__ = [
     "gaussian_product_exponents",
     "gaussian_product_variances",
     "gradient_bound",
+    "gru_mean_field",
     "leading_exponent",
     "lru_sensitivity",
+    "lstm_mean_field",
     "marchenko_pastur_cdf",
     "marchenko_pastur_density",
     "marchenko_pastur_edges",
     "mean_exponent",
     "memory_depth",
+    "minimal_rnn_mean_field",
     "parameter_sensitivity",
     "spectral_radius",
     "squared_growth",
