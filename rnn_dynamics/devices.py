@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rnn_dynamics.types import PyTree
+from rnn_dynamics.types import Device, PyTree
 
 ENSEMBLE = "ensemble"
 
 
-def first_devices(count: int | None = None) -> list[jax.Device]:
+def first_devices(count: int | None = None) -> list[Device]:
     """Return the first devices, those of all processes counted one process after the other.
 
     Args:
@@ -33,7 +33,7 @@ def first_devices(count: int | None = None) -> list[jax.Device]:
     return there[:count]
 
 
-def line_of(devices: Sequence[jax.Device] | None, axis: str) -> Mesh:
+def line_of(devices: Sequence[Device] | None, axis: str) -> Mesh:
     """Line devices up along one axis; shards are moved by the compiler, not declared in types.
 
     Args:
@@ -53,7 +53,7 @@ def line_of(devices: Sequence[jax.Device] | None, axis: str) -> Mesh:
     return Mesh(np.asarray(devices), (axis,))
 
 
-def shard_ensemble(systems: PyTree, devices: Sequence[jax.Device] | None = None) -> PyTree:
+def shard_ensemble(systems: PyTree, devices: Sequence[Device] | None = None) -> PyTree:
     """Spread an ensemble over devices, equal shares of its members on each.
 
     `jax.jit(jax.vmap(measure))` of what comes out runs on all the devices, each on its own members, but every QR waits
@@ -80,9 +80,7 @@ def shard_ensemble(systems: PyTree, devices: Sequence[jax.Device] | None = None)
     return jax.device_put(systems, NamedSharding(mesh, PartitionSpec(ENSEMBLE)))
 
 
-def vmap_on_devices(
-    measure: Callable[..., PyTree], devices: Sequence[jax.Device] | None = None
-) -> Callable[..., PyTree]:
+def vmap_on_devices(measure: Callable[..., PyTree], devices: Sequence[Device] | None = None) -> Callable[..., PyTree]:
     """Map a function over an ensemble, each device over its own members and without a word to the others.
 
     Each device computes what `jax.vmap(measure)` of its members alone does. What a measurement decides once for all

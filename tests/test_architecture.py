@@ -30,6 +30,8 @@ MAY_IMPORT_OF_OURS = {
     ".training": ".training .models .dynamics .types",
     "experiments": ". experiments.runner",
     "experiments.runner": ". experiments",
+    "experiments.shares": ". experiments",
+    "experiments.processes": ". experiments",
     "experiments.__init__": ". experiments",
     "experiments.__main__": ". experiments",
     "analysis": ".results analysis",

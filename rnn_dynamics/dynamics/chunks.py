@@ -11,7 +11,7 @@ once for each sweep.
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from rnn_dynamics.devices import line_of
 from rnn_dynamics.dynamics.growth import Growth, Interval, grow
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import Drive, Flow, advance_by, whole_number
-from rnn_dynamics.types import PyTree
+from rnn_dynamics.types import Device, PyTree
 
 CHUNKS = "chunks"
 
@@ -41,7 +41,7 @@ class Chunked(NamedTuple):
     chunk: int | None = None
     max_sweeps: int = 20
     tolerance: float = 1e-6
-    devices: tuple[jax.Device, ...] | None = None
+    devices: tuple[Device, ...] | None = None
 
     @property
     def length(self) -> int:
@@ -125,7 +125,8 @@ def grow_in_chunks(
     line = _Line(1 if method.devices is None else len(method.devices))
     swept = partial(_sweep_until_settled, interval=interval, method=method, line=line)
     if line.size > 1:
-        by_chunk, whole = PartitionSpec(CHUNKS), PartitionSpec()
+        by_chunk: Any = PartitionSpec(CHUNKS)
+        whole: Any = PartitionSpec()
         swept = jax.shard_map(
             swept,
             mesh=line_of(method.devices, CHUNKS),
