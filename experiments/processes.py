@@ -92,8 +92,9 @@ class Together:
         if is_first() and reason:
             self._say("decided", "null", overwrite=True)
         self._say(f"ended/{jax.process_index()}", reason)
-        for process in range(jax.process_count()):
-            if said := self._hear(f"ended/{process}"):
+        # All are heard first: jax takes a process that is gone for a broken cluster, and ends those at work.
+        for process, said in enumerate([self._hear(f"ended/{process}") for process in range(jax.process_count())]):
+            if said:
                 raise ProcessFailed(_failure(process, said))
 
     def _key(self, name: str) -> str:
@@ -122,9 +123,9 @@ def together() -> Iterator[Together]:
     except Exception as error:
         if jax.process_count() > 1:
             notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
-            # Leaving before the others would end them: jax takes a process that is gone for a broken cluster.
+            reason = f"{str(error) or type(error).__name__}{notes}"
             with suppress(ProcessFailed):
-                peers.end("" if isinstance(error, ProcessFailed) else f"{error}{notes}")
+                peers.end("" if isinstance(error, ProcessFailed) else reason)
         raise
     if jax.process_count() > 1:
         peers.end("")

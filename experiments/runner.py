@@ -17,7 +17,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -139,10 +139,11 @@ def fill(
             raise ValueError(f"the grid of {name} is empty: {_what_is_empty(config)}")
         with _sole_writer(folder) if is_first() else nullcontext():
             plan = _Plan(**peers.agree(lambda: asdict(_plan(folder, points, fresh))))
-            pending = {path: point for path, point in points.items() if path.name in plan.pending}
+            pending = {folder / file_name: points[folder / file_name] for file_name in plan.pending}
             with together() as workers:
                 compute(experiment, pending, _provenance_by(name), devices=chosen, peers=workers)
             if is_first():
+                _check_shared(pending)
                 for run_name in _run_names(experiment, config):
                     save_manifest(folder / "runs" / f"{run_name}.json", name, asdict(config), points)
     return Outcome(
@@ -177,6 +178,20 @@ def _plan(folder: Path, points: Mapping[Path, Any], fresh: bool) -> _Plan:
 def _provenance_by(experiment: str) -> Callable[[Any], Provenance]:
     device = jax.local_devices()[0].device_kind
     return lambda point: Provenance(experiment, settings_of(point), device, code_version())
+
+
+def _check_shared(paths: Iterable[Path]) -> None:
+    """Refuse to record a run whose points other processes have written elsewhere.
+
+    Raises:
+        ValueError: if a file is missing.
+    """
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        raise ValueError(
+            f"results must be a folder that all processes see: {len(missing)} points are not there, e.g. {missing[0]}; "
+            "if the file system is only slow, the same command again will find them"
+        )
 
 
 def _check(config: Any) -> None:

@@ -1,5 +1,6 @@
 """Two processes of one machine do the work of one: what they write, and how they end."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from eight_devices import ensemble
 from line_experiment import command, contents
 from networks import noise
 
+from experiments import processes, runner
 from rnn_dynamics import results
 from rnn_dynamics.dynamics import Chunked, lyapunov_spectrum
 
@@ -135,6 +137,70 @@ def test_an_ensemble_and_chunks_over_two_processes(tmp_path):
     with np.load(written) as growth:
         np.testing.assert_allclose(growth["ensemble"], expected, rtol=0, atol=1e-11)
         np.testing.assert_allclose(growth["chunked"], chunked, rtol=0, atol=1e-11)
+
+
+class Store(dict):
+    """What jax's coordinator keeps, for processes that take turns; waiting for what nobody has said fails."""
+
+    def key_value_set(self, key, value, allow_overwrite):
+        assert allow_overwrite or key not in self
+        self[key] = value
+
+    def blocking_key_value_get(self, key, milliseconds):
+        return self[key]
+
+    def key_value_dir_get(self, start):
+        return [item for item in self.items() if item[0].startswith(start)]
+
+
+@pytest.fixture
+def become(monkeypatch):
+    """Play one of two processes."""
+    store = Store()
+    monkeypatch.setattr(processes, "_store", lambda: store)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "_runs", itertools.repeat(0))
+
+    def play(process):
+        monkeypatch.setattr(jax, "process_index", lambda: process)
+        return store
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(OSError("cannot write"), "cannot write"), (MemoryError(), "MemoryError")]
+)
+def test_nobody_waits_for_a_first_process_that_failed_before_it_decided(become, error, reason):
+    become(0)["rnn_dynamics/0/ended/1"] = ""
+    with pytest.raises(type(error)), processes.together():
+        raise error
+    del become(1)["rnn_dynamics/0/ended/1"]
+    with (
+        pytest.raises(processes.ProcessFailed, match=f"^process 0 failed .*: {reason}$"),
+        processes.together() as peers,
+    ):
+        peers.agree(lambda: pytest.fail("only the first decides"))
+    with pytest.raises(processes.ProcessFailed, match="process 0 failed"):
+        peers.check()
+
+
+def test_what_the_first_decides_is_heard_by_the_others(become):
+    become(0)["rnn_dynamics/0/ended/1"] = ""
+    with processes.together() as peers:
+        assert peers.agree(lambda: {"pending": ["a.nc"]}) == {"pending": ["a.nc"]}
+    del become(1)["rnn_dynamics/0/ended/1"]
+    with processes.together() as peers:
+        assert peers.agree(lambda: pytest.fail("only the first decides")) == {"pending": ["a.nc"]}
+
+
+def test_a_run_whose_points_are_elsewhere_is_not_recorded(line, folder, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "compute", lambda *_, **__: None)
+    assert command("line", "--results", folder) == 2
+    assert (
+        "results must be a folder that all processes see: 3 points are not there, slope2.0" in capsys.readouterr().err
+    )
+    assert not list(folder.glob("line/runs/*"))
 
 
 @pytest.mark.parametrize("number", [0, 2])
