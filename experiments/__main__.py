@@ -18,10 +18,7 @@ from difflib import get_close_matches
 from itertools import groupby, takewhile
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
-
-if TYPE_CHECKING:
-    from experiments.runner import Outcome
+from typing import Any, get_args, get_origin, get_type_hints
 
 PROGRAM = "python -m experiments"
 PRESET_NAMES = ("smoke", "laptop", "paper")
@@ -72,7 +69,7 @@ def answer(arguments: Sequence[str] | None, package: str) -> None:
     if options.list:
         print_questions(questions)
     elif options.name in questions:
-        print(run_command(f"{package}.{options.name}", options, words))
+        run_command(f"{package}.{options.name}", options, words)
     elif options.name is not None:
         raise Refusal(_unknown("experiment", options.name, questions))
     elif set(words) <= {"-h", "--help"}:
@@ -107,16 +104,13 @@ def print_questions(questions: dict[str, str]) -> None:
         print(f"{name:{width}}  {question}")
 
 
-def run_command(name: str, options: argparse.Namespace, words: Sequence[str]) -> "Outcome":
-    """Run one experiment as the command line asks.
+def run_command(name: str, options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Run one experiment as the command line asks, and print what was done.
 
     Args:
         name: dotted name of the experiment's module.
-        options: what `_parser` understood: preset, results, fresh.
+        options: what `_parser` understood: preset, results, fresh, devices, distributed.
         words: the rest of the command line, which sets fields of the experiment's `Config`.
-
-    Returns:
-        What was done.
 
     Raises:
         Refusal: if there is no such preset, results would go into a file, or the words do not parse.
@@ -128,11 +122,15 @@ def run_command(name: str, options: argparse.Namespace, words: Sequence[str]) ->
             raise Refusal(f"--results must be a folder, got the file {place}")
     # LAPACK's factorisations of matrices of a network's size are fastest on one thread. Read when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from experiments import runner
+    from experiments import processes, runner
 
+    if options.distributed:
+        processes.join()  # before the experiment's module, whose import may compute
     experiment = runner.load_experiment(name)
     config = parse_fields(experiment, options.preset, words)
-    return runner.fill(experiment, config, results=options.results, fresh=options.fresh)
+    outcome = runner.fill(experiment, config, results=options.results, fresh=options.fresh, devices=options.devices)
+    if processes.is_first():
+        print(outcome)
 
 
 def parse_fields(experiment: ModuleType, preset: str, words: Sequence[str]) -> Any:
@@ -181,7 +179,8 @@ def parse_fields(experiment: ModuleType, preset: str, words: Sequence[str]) -> A
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        usage=f"{PROGRAM} --list | NAME [--preset PRESET] [--results FOLDER] [--fresh] [--FIELD VALUE ...]",
+        usage=f"{PROGRAM} --list | NAME [--preset PRESET] [--results FOLDER] [--fresh] [--devices NUMBER] "
+        "[--distributed] [--FIELD VALUE ...]",
         description="Run one experiment; `NAME --help` shows what it asks, how long it takes, and its fields.",
         add_help=False,  # NAME --help is the experiment's own
         allow_abbrev=False,
@@ -195,6 +194,10 @@ def _parser() -> argparse.ArgumentParser:
     where = "where all results are kept (default: %(default)s)"
     shared.add_argument("--results", default="results", type=Path, metavar="FOLDER", help=where)
     shared.add_argument("--fresh", action="store_true", help="compute also the points that are there")
+    number = "how many devices share the points (default: all, of all processes)"
+    shared.add_argument("--devices", type=int, metavar="NUMBER", help=number)
+    joins = "be one of the processes that SLURM, Open MPI or a TPU pod has started; see docs/devices.md"
+    shared.add_argument("--distributed", action="store_true", help=joins)
     return parser
 
 

@@ -7,17 +7,18 @@
 The hash is of the point's fields and of nothing else. A run that is killed therefore goes on where it stopped, and a
 repeated one only verifies. The version of the code is recorded but not hashed: results made by another version are
 reused, and counted in the summary.
+
+Devices share the points, one thread for each device, and so do processes: each writes the points that it has computed.
+The first process alone decides what is to be computed, holds the lock and records the run.
 """
 
 import importlib
 import math
 import re
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType, NoneType
@@ -25,9 +26,10 @@ from typing import Any, get_type_hints
 
 import jax
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from experiments.processes import is_first, together
+from experiments.shares import compute, numerics
+from rnn_dynamics.devices import first_devices
 from rnn_dynamics.results import (
     CorruptResult,
     Provenance,
@@ -37,7 +39,6 @@ from rnn_dynamics.results import (
     prepare_folder,
     read_provenance,
     remove_partials,
-    save,
     save_manifest,
 )
 
@@ -101,58 +102,96 @@ def load_experiment(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
-@contextmanager
-def numerics() -> Iterator[None]:
-    """Compute in double precision, matrix products included: exponents are small differences of large sums."""
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        yield
-
-
-def fill(experiment: ModuleType, config: Any, *, results: Path, fresh: bool = False) -> Outcome:
+def fill(
+    experiment: ModuleType, config: Any, *, results: Path, fresh: bool = False, devices: int | None = None
+) -> Outcome:
     """Compute the points of a grid that are not on disk, then record the run.
 
-    Waits while another process fills the same folder. Says on stderr which files were corrupt.
+    Waits while another run fills the same folder. Says on stderr which files were corrupt.
 
     Args:
         experiment: the module.
         config: its `Config`.
-        results: folder of all experiments' results.
+        results: folder of all experiments' results, the same one for all processes.
         fresh: compute also what is there.
+        devices: how many share the points, of all processes together (default: all).
 
     Returns:
         What was done.
 
     Raises:
         UnwritableFolder: if the results cannot be written; nothing was computed then.
-        ValueError: if a setting fits no experiment, the grid is empty, or the library refuses a point.
+        ProcessFailed: if another process has failed.
+        ValueError: if a setting fits no experiment, the grid is empty, the library refuses a point, or there are fewer
+            devices.
     """
     start = time.monotonic()
     _check(config)
+    chosen = first_devices(devices)
     name = experiment.__name__.rpartition(".")[2]
     folder = results / name
-    prepare_folder(folder)
-    with numerics(), _sole_writer(folder):
-        remove_partials(folder)
+    # Nobody leaves before the first process has recorded the run, nor waits for it once it has failed.
+    with together() as peers, numerics():
+        prepare_folder(folder)
         # A dict, because overlapping tuples in a config give the same point twice.
         points = {folder / f"{point_name(point)}.nc": _as_declared(point) for point in experiment.grid(config)}
         if not points:
             raise ValueError(f"the grid of {name} is empty: {_what_is_empty(config)}")
-        there = [path for path in points if path.exists()]
-        made_by = {} if fresh else _reusable(there, points)
-        pending = {path: point for path, point in points.items() if path not in made_by}
-        _compute(experiment, name, pending)
-        for run_name in _run_names(experiment, config):
-            save_manifest(folder / "runs" / f"{run_name}.json", name, asdict(config), points)
-    recomputed = len(there) - len(made_by)
+        with _sole_writer(folder) if is_first() else nullcontext():
+            plan = _Plan(**peers.agree(lambda: asdict(_plan(folder, points, fresh))))
+            pending = {folder / file_name: points[folder / file_name] for file_name in plan.pending}
+            with together() as workers:
+                compute(experiment, pending, _provenance_by(name), devices=chosen, peers=workers)
+            if is_first():
+                _check_shared(pending)
+                for run_name in _run_names(experiment, config):
+                    save_manifest(folder / "runs" / f"{run_name}.json", name, asdict(config), points)
     return Outcome(
         folder=folder,
         paths=list(points),
-        computed=len(pending) - recomputed,
-        recomputed=recomputed,
-        reused=len(made_by),
-        foreign=sum(made.code != code_version() for made in made_by.values()),
+        computed=len(pending) - plan.recomputed,
+        recomputed=plan.recomputed,
+        reused=len(points) - len(pending),
+        foreign=plan.foreign,
         seconds=time.monotonic() - start,
     )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done: names of the files to compute, and the counts of `Outcome` that this does not tell."""
+
+    pending: list[str]
+    recomputed: int
+    foreign: int
+
+
+def _plan(folder: Path, points: Mapping[Path, Any], fresh: bool) -> _Plan:
+    """Look what is there; only for whoever holds the folder's lock."""
+    remove_partials(folder)
+    there = [path for path in points if path.exists()]
+    made_by = {} if fresh else _reusable(there, points)
+    foreign = sum(made.code != code_version() for made in made_by.values())
+    return _Plan([path.name for path in points if path not in made_by], len(there) - len(made_by), foreign)
+
+
+def _provenance_by(experiment: str) -> Callable[[Any], Provenance]:
+    device = jax.local_devices()[0].device_kind
+    return lambda point: Provenance(experiment, settings_of(point), device, code_version())
+
+
+def _check_shared(paths: Iterable[Path]) -> None:
+    """Refuse to record a run whose points other processes have written elsewhere.
+
+    Raises:
+        ValueError: if a file is missing.
+    """
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        raise ValueError(
+            f"results must be a folder that all processes see: {len(missing)} points are not there, e.g. {missing[0]}; "
+            "if the file system is only slow, the same command again will find them"
+        )
 
 
 def _check(config: Any) -> None:
@@ -238,36 +277,6 @@ def _verified(path: Path, point: Any) -> Provenance:
     return made
 
 
-def _compute(experiment: ModuleType, name: str, pending: Mapping[Path, Any]) -> None:
-    device = jax.devices()[0].device_kind
-    with _progress() as progress:
-        for path, point in progress.track(pending.items(), description=name):
-            start = time.monotonic()
-            provenance = Provenance(name, settings_of(point), device, code_version())
-            try:
-                dataset = experiment.run(point)
-                with _interrupt_held_back():
-                    save(path, dataset, provenance, seconds=time.monotonic() - start)
-            except (ValueError, ArithmeticError) as error:
-                error.add_note(f"at the point {path.stem}")
-                raise
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("time left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-        # Rich forgets after 30 s by default, and then cannot tell the time left where one point takes longer.
-        speed_estimate_period=24 * 3600.0,
-    )
-
-
 def _run_names(experiment: ModuleType, config: Any) -> list[str]:
     presets = [name for name, preset in experiment.PRESETS.items() if preset == config]
     return presets or [f"custom-{config_hash(asdict(config))[:8]}"]
@@ -286,19 +295,3 @@ def _sole_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _interrupt_held_back() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block, so that it never parts a data file from its sidecar."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Ctrl-C reaches only the main thread, and only there may its handler be changed
-        return
-    received = []
-    handler = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if received:
-        signal.raise_signal(signal.SIGINT)

@@ -17,6 +17,9 @@ import numpy as np
 from jax import Array
 
 PyTree: TypeAlias = Any
+Device: TypeAlias = Any
+"""A `jax.Device`, which jaxlib declares in no way that type checkers read."""
+
 Carry: TypeAlias = Any
 """Flax's word for the state of a cell: one array [..., H] (Elman, GRU) or a tuple of them (LSTM: c, h)."""
 

@@ -231,14 +231,20 @@ class _Measured(NamedTuple):
 
 @partial(jax.jit, static_argnames="options")
 def _run(system: DrivenSystem, drive: Drive, key: Array | None, place: Flow | None, options: _Options) -> _Measured:
-    flow = _aligned(system, drive, key, options) if place is None else place
-    steps = drive.steps - options.alignment.steps
+    skipped = options.alignment.steps
+    # Devices that share the inputs must not all fetch them to read the first few.
+    head = drive if options.chunked is None else drive.part(0, skipped)
+    flow = _aligned(system, head, key, options) if place is None else place
+    steps = drive.steps - skipped
     change, sweeps = jnp.zeros((), flow.state.dtype), jnp.int32(0)
     parts = []
     if options.chunked is not None:
-        chunks, steps = divmod(steps, options.chunked.length)
+        length = options.chunked.length
+        drives = drive.part(skipped, steps - steps % length).in_pieces(length)
+        steps %= length
+        drive = drive.part(drive.steps - steps, steps)
         part, flow, change, sweeps = grow_in_chunks(
-            system, drive, flow, chunks=chunks, interval=options.interval, method=options.chunked
+            system, drives, flow, interval=options.interval, method=options.chunked
         )
         parts.append(part)
     if steps:

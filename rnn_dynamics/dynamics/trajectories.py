@@ -52,6 +52,18 @@ class Drive:
             return _floats_as(dtype, jnp.asarray(self.function(t)))
         return None if self.in_features is None else jnp.zeros(self.in_features, dtype)
 
+    def part(self, skipped: int, steps: int) -> "Drive":
+        """Return the drive of the `steps` steps that follow the first `skipped`."""
+        values = None if self.values is None else self.values[skipped : skipped + steps]
+        return dataclasses.replace(self, values=values, first_step=self.first_step + skipped, steps=steps)
+
+    def in_pieces(self, length: int) -> "Drive":
+        """Cut the run into pieces of `length` steps, which divides it: a drive whose arrays have a leading axis."""
+        pieces = self.steps // length
+        values = None if self.values is None else self.values.reshape(pieces, length, -1)
+        first_step = self.first_step + length * jnp.arange(pieces, dtype=jnp.int32)
+        return dataclasses.replace(self, values=values, first_step=first_step, steps=length)
+
 
 def _floats_as(dtype: Any, inputs_t: Array) -> Array:
     return inputs_t.astype(dtype) if jnp.issubdtype(inputs_t.dtype, jnp.floating) else inputs_t
