@@ -64,6 +64,7 @@ class Outcome:
     """
 
     folder: Path
+    run: str
     paths: list[Path]
     computed: int
     recomputed: int
@@ -75,7 +76,7 @@ class Outcome:
         """Word the summary line."""
         foreign = f" ({self.foreign} by another version of the code)" if self.foreign else ""
         counts = f"{self.computed} computed, {self.reused} reused{foreign}, {self.recomputed} recomputed"
-        return f"{self.folder.name}: {counts} in {self.seconds:.1f} s, in {self.folder}"
+        return f"{self.folder.name}: {counts} in {self.seconds:.1f} s, in {self.folder}, run {self.run}"
 
 
 def run(
@@ -148,6 +149,7 @@ def fill(
                     save_manifest(folder / "runs" / f"{run_name}.json", name, asdict(config), points)
     return Outcome(
         folder=folder,
+        run=_run_names(experiment, config)[0],
         paths=list(points),
         computed=len(pending) - plan.recomputed,
         recomputed=plan.recomputed,
