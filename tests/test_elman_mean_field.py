@@ -66,6 +66,7 @@ def test_relu_has_its_closed_forms():
     assert np.isnan(exponents[3])
 
 
+@pytest.mark.slow
 def test_sin_has_its_closed_forms():
     """E[sin^2] = (1 - exp(-2q))/2, E[cos^2] = (1 + exp(-2q))/2, E[sin sin] = exp(-q) sinh(cq)."""
     variances, exponents = variance_and_exponent(GAINS, BIASES, "sin")
@@ -129,6 +130,7 @@ def tanh_correlations():
     return jax.vmap(of)(*jnp.array(cases).T)
 
 
+@pytest.mark.slow
 def test_trajectories_meet_where_perturbations_shrink(tanh_correlations):
     """With the same inputs; then the depth is half of the reach of gradients. With others they never meet."""
     (other, _), (chaotic, _), (together, depth), (undriven, _), (rest, rest_depth) = tanh_correlations

@@ -17,7 +17,7 @@ def test_summary_is_one_line(line, folder, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert out.startswith("line: 2 computed, 0 reused, 0 recomputed in ")
-    assert out.endswith(f" s, in {folder / 'line'}\n")
+    assert out.endswith(f" s, in {folder / 'line'}, run smoke\n")
 
 
 @pytest.mark.parametrize(

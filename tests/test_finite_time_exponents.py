@@ -8,6 +8,7 @@ from networks import elman, noise
 from rnn_dynamics.dynamics import DrivenSystem, finite_time_exponents, lyapunov_spectrum
 
 
+@pytest.mark.slow
 def test_samples_average_to_the_exponents():
     """Exactly, for the same steps: 4 of the 204 after the transients are left out."""
     system, inputs = DrivenSystem.from_cell(elman()), noise(264)

@@ -27,6 +27,7 @@ def loss(frame):
 
 @pytest.mark.parametrize("vectors", [12, 40])
 @pytest.mark.parametrize("spread", [0.0, 6.0, 12.0, 20.0])
+@pytest.mark.slow
 def test_tangents_are_the_product_of_the_factors(spread, vectors):
     """Also where the frame is far from orthogonal: R is taken from the product itself, as Q Z^T = (Q Q^T) R."""
     tangents = tangents_of_spread(spread, vectors)
@@ -125,6 +126,7 @@ def test_ensemble_takes_the_way_that_suits_all():
             assert loss(nested.frame[row, member]) < 1e-14
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_a_qr():
     tangents, direction = tangents_of_spread(1.0, 5, 7), noise(5, 7)
 

@@ -103,6 +103,7 @@ def test_growth_is_the_slope_of_the_correlations_map_at_one(theory):
     np.testing.assert_allclose(nearly.slope, same.growth, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_chaos_tears_replicas_apart_and_order_does_not():
     ordered, chaotic = (minimal_rnn(GateLaw(gain, bias_mean=0.5)) for gain in (3.0, 12.0))
     assert ordered.correlation == 1
@@ -189,6 +190,7 @@ def test_derivatives_and_vmap():
     close(slopes, [slope for _, slope in one_by_one], 1e-6)
 
 
+@pytest.mark.slow
 def test_critical_value():
     """Where the exponent is 0."""
 

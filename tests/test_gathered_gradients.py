@@ -51,7 +51,7 @@ def awkward():
 @pytest.mark.parametrize(
     ("cell", "options"),
     [
-        (any_cell("LSTMCell", hidden=4), {}),
+        pytest.param(any_cell("LSTMCell", hidden=4), {}, marks=pytest.mark.slow),
         (awkward(), {}),
         (awkward(), {"reverse": True, "checkpoint_every": 2}),
     ],

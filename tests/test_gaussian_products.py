@@ -89,6 +89,7 @@ def test_log_determinant_of_one_matrix():
     np.testing.assert_allclose(one, [-(np.euler_gamma + math.log(2)) / 2, math.pi**2 / 8], rtol=1e-14, atol=0)
 
 
+@pytest.mark.slow
 def test_the_triangular_law_is_where_the_exponents_go():
     """Of N = 1000 the k-th from below has the share (k - 1/2) / N below it, up to O(1/N)."""
     exponents = gaussian_product_exponents(1000, 1.7)

@@ -80,6 +80,7 @@ def test_the_gradient_of_a_loss_may_be_tiny():
     np.testing.assert_allclose(tiny.log_norm, plain.log_norm, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_probes_have_the_frobenius_norm_on_average():
     system, inputs = DrivenSystem.from_cell(elman(hidden=6)), noise(5)
     exact = gradient_norm_by_lag(system, inputs, max_lag=5).samples[0]

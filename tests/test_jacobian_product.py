@@ -116,6 +116,7 @@ def test_bad_input_gets_one_sentence(options, sentence):
 
 
 @pytest.mark.parametrize("hidden", [3, 4])
+@pytest.mark.slow
 def test_singular_vectors_are_those_of_dense_algebra(hidden):
     """P v_i = exp(l_i) u_i with both sets orthonormal leaves no freedom but the signs."""
     system, inputs = DrivenSystem.from_cell(lstm(hidden=hidden)), noise(6)

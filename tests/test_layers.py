@@ -84,6 +84,7 @@ def test_carries_go_in_as_they_come_out():
 
 
 @pytest.mark.parametrize("name", ["LSTMCell", "LRUCell"])
+@pytest.mark.slow
 def test_a_learned_carry_is_a_given_one_for_all_sequences(name):
     layer = Recurrence(any_cell(name, hidden=HIDDEN), learn_initial_carry=True)
     for number, parameter in enumerate(layer.learned_carry):
@@ -179,6 +180,7 @@ def norms(tree, axes_kept):
     return np.sqrt(sum(squares))
 
 
+@pytest.mark.slow
 def test_taps_in_a_stack_and_in_both_directions():
     """Every layer's adjoints by state and step, against copies of the weights and nudges of the states."""
     model = stack(checkpoint_every=2)

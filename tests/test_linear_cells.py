@@ -81,6 +81,7 @@ def test_the_ring_of_a_fresh_lru():
         assert np.var(kernel[...]) == pytest.approx(variance, rel=4 * np.sqrt(2 / kernel.size))
 
 
+@pytest.mark.slow
 def test_a_ring_of_no_width_and_rings_that_vmap_carries():
     def moduli(r_min, r_max):
         return jnp.exp(-jnp.exp(make_cell("lru", 1, 3, ring=Ring(r_min, r_max), rngs=nnx.Rngs(0)).nu_log[...]))
@@ -112,6 +113,7 @@ def test_positive_candidates_keep_the_state_positive(name):
     assert np.all(candidates > 0)
 
 
+@pytest.mark.slow
 def test_all_of_the_growth_is_on_the_direct_path():
     """Of complex gates too."""
     for name in ("LRUCell", "MinGRUCell"):

@@ -80,6 +80,7 @@ def test_chosen_intervals_know_a_singular_jacobian_from_a_long_interval():
     assert result.steps_per_qr == 1
 
 
+@pytest.mark.slow
 def test_chosen_intervals_in_single_precision(chaotic):
     _, inputs, every_step = chaotic
     single = DrivenSystem.from_cell(elman(hidden=20), dtype=jnp.float32)
@@ -95,6 +96,7 @@ def test_history_ends_at_the_exponents(chaotic):
     np.testing.assert_array_equal(spectrum.history_steps, np.arange(6, STEPS + 1, 6))
 
 
+@pytest.mark.slow
 def test_history_is_that_of_shorter_runs(chaotic):
     system, inputs, spectrum = chaotic
     half = lyapunov_spectrum(system, inputs[: STEPS // 2])
@@ -102,6 +104,7 @@ def test_history_is_that_of_shorter_runs(chaotic):
 
 
 @pytest.mark.parametrize("qr_every", [1, "auto"])
+@pytest.mark.slow
 def test_going_on_equals_an_uninterrupted_run(chaotic, qr_every):
     system, inputs, spectrum = chaotic
     first = lyapunov_spectrum(system, inputs[:300], qr_every=qr_every)
@@ -152,6 +155,7 @@ def test_going_on_again_and_again_keeps_the_result_small(chaotic):
     np.testing.assert_allclose(result.history[-1], result.exponents, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_long_stretch_leaves_its_error_to_the_others(chaotic):
     system, inputs, _ = chaotic
     first = lyapunov_spectrum(system, inputs[:400], k=2, qr_every=400)
@@ -216,11 +220,13 @@ def test_chunks_fit_although_one_exponent_is_not_known():
     assert int(result.sweeps) < 5
 
 
+@pytest.mark.slow
 def test_one_chunk_is_swept_once():
     result = lyapunov_spectrum(linear_system(0.5 * np.eye(2)), steps=30, method=Chunked(30))
     assert (int(result.sweeps), float(result.sweep_residual)) == (0, 0.0)
 
 
+@pytest.mark.slow
 def test_chunks_of_a_state_that_overflows():
     def squared(params, carry, inputs_t):
         return carry**2

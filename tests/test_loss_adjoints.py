@@ -79,6 +79,7 @@ def test_gradient_is_that_without_taps(measured):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-15 * np.abs(b).max())
 
 
+@pytest.mark.slow
 def test_checkpoints_in_single_precision(measured):
     """1e-7 in each of some tens of sums."""
     model = TwoLayers(jnp.float32, checkpoint_every=2)
@@ -148,6 +149,7 @@ def test_ensembles():
     assert together.state_norm.shape == (2, 1, 4, 1)
 
 
+@pytest.mark.slow
 def test_pascanus_omega_and_its_derivative():
     """Omega = sum_t (||dL/dh_t|| / ||dL/dh_{t+1}|| - 1)^2 (Pascanu, Mikolov and Bengio 2013, eq. 9) is (T-1) B (g-1)^2
     for a linear network with W = g Q."""

@@ -83,6 +83,7 @@ def idle_spectra():
 
 
 @pytest.mark.parametrize("number", range(len(IDLE)), ids=[type(cell).__name__ for cell, _ in IDLE])
+@pytest.mark.slow
 def test_exponents_without_recurrent_weights(idle_spectra, number):
     expected = np.sort(IDLE[number][1])[::-1]
     np.testing.assert_allclose(idle_spectra[number, : len(expected)], expected, rtol=0, atol=1e-13)
@@ -179,6 +180,7 @@ def test_nothing_overflows():
     assert np.all(np.abs(gradient) > 1e-6)
 
 
+@pytest.mark.slow
 def test_settings_are_numbers_that_vmap_carries():
     betas, epsilons = jnp.array([0.0, 1.0, 40.0]), jnp.array([1e-3, 1.0])
     options = {"param_dtype": jnp.float64}

@@ -47,6 +47,7 @@ def test_gaussian_products_have_newmans_exponents(size, first, last):
     assert np.all(result.standard_error < 0.01)
 
 
+@pytest.mark.slow
 def test_gaussian_products_have_newmans_mean_at_n_100():
     result = ginibre_spectrum(100, 2000)
     assert np.mean(newman(100)) == pytest.approx(-0.51219304, abs=1e-8)
@@ -192,6 +193,7 @@ def test_flax_lstm_and_a_hand_written_one_have_our_spectrum():
     np.testing.assert_allclose(plain, ours, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_leading_exponents_are_those_of_the_full_spectrum():
     """The first k columns of a QR do not depend on the others; the start frames differ, so compare after alignment."""
     system, inputs = DrivenSystem.from_cell(any_cell("LSTMCell")), noise(4000, 2)
@@ -222,6 +224,7 @@ def test_directions_beyond_resolution_are_nan_and_the_others_stay_right():
     assert rarely.first_nonfinite_step == -1  # the state itself is fine
 
 
+@pytest.mark.slow
 def test_relu_network_has_minus_infinity_where_its_jacobian_is_singular():
     cell = ElmanCell(
         1, 8, activation="relu", recurrent_kernel_init=gaussian(1.4), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
@@ -234,6 +237,7 @@ def test_relu_network_has_minus_infinity_where_its_jacobian_is_singular():
     assert np.all(np.isneginf(exponents[~finite]))
 
 
+@pytest.mark.slow
 def test_float32_agrees_with_float64():
     """A stable network: the trajectories stay together, so the exponents agree to float32's rounding."""
     double = elman(gain=0.8)
@@ -245,6 +249,7 @@ def test_float32_agrees_with_float64():
     np.testing.assert_allclose(result.exponents, expected, rtol=0, atol=3e-6)
 
 
+@pytest.mark.slow
 def test_gain_can_be_swept_by_vmap():
     def spectrum(gain):
         cell = ElmanCell(
@@ -269,6 +274,7 @@ def test_differentiable_through_the_qr(k):
     assert float(jax.grad(largest)(jnp.float64(1.3))) == pytest.approx(1 / 1.3, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_rank_deficient_linear_network():
     matrix = np.random.default_rng(1).normal(size=(6, 2)) @ np.random.default_rng(2).normal(size=(2, 6))
     result = lyapunov_spectrum(linear_system(matrix), steps=5000, tangent_transient=100)

@@ -77,6 +77,7 @@ def test_inputs_as_a_function_of_the_step(measure):
 
 
 @EVERY
+@pytest.mark.slow
 def test_single_precision_stays_single(measure):
     system = DrivenSystem.from_cell(any_cell("GRUCell", hidden=3), dtype=jnp.float32)
     result = measure(system, noise(STEPS, 2), **options_of(measure))
@@ -104,6 +105,7 @@ def test_a_state_that_overflows_is_recorded(measure):
 
 @EVERY
 @pytest.mark.parametrize("step", [7])
+@pytest.mark.slow
 def test_inputs_that_are_nan_are_recorded(measure, step):
     system, inputs = DrivenSystem.from_cell(any_cell("GRUCell", hidden=3)), noise(STEPS, 2).at[step, 1].set(jnp.nan)
     result = measure(system, inputs, **options_of(measure))

@@ -26,6 +26,8 @@ from rnn_dynamics.dynamics import (
 )
 from rnn_dynamics.layers import Recurrence
 
+pytestmark = pytest.mark.slow
+
 ALIGNED, STEPS = 120, 60
 """Steps in which the frames align, and that are measured."""
 BACK = 4
@@ -196,7 +198,6 @@ def test_gradient_of_a_loss(measured):
     assert np.all(by_lag <= results["norm by lag"].log_norm + 1e-12)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("measured", ["stable"], indirect=True)
 def test_single_precision(measured):
     """Of a stable network whose frames align, as each precision draws its own to start from."""

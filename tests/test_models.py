@@ -118,6 +118,7 @@ def test_tokens_are_rows_of_the_embedding():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.slow
 def test_encoder_and_head_have_the_precision_of_the_cell(dtype):
     model = classifier(any_cell("ElmanCell", hidden=3, dtype=dtype), vocabulary_size=WORDS)
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))} == {jnp.dtype(dtype)}

@@ -32,6 +32,7 @@ def eigenvalues(cell, step, stiffness, damping):
     return np.concatenate([np.roots(coefficients) for coefficients in zip(*polynomials[cell], strict=True)])
 
 
+@pytest.mark.slow
 def test_exponents_of_overdamped_oscillators():
     settings = {"step": np.array([0.1, 0.2, 0.3]), "stiffness": np.full(3, 1.0), "damping": np.array([4.0, 3.0, 2.6])}
     expected = eigenvalues(CoRNNCell, **settings)
@@ -42,6 +43,7 @@ def test_exponents_of_overdamped_oscillators():
 
 
 @pytest.mark.parametrize("cell", [CoRNNCell, ImplicitCoRNNCell])
+@pytest.mark.slow
 def test_eigenvalues_of_a_sweep_of_dampings(cell):
     """From overdamped to undamped, where the step is symplectic: |eig| = 1."""
     dampings = jnp.array([0.0, 0.5, 5.0])

@@ -116,6 +116,7 @@ def sum_of_outputs(layer, inputs):
     return jnp.sum(layer(inputs)[1] ** 2, axis=(1, 2))
 
 
+@pytest.mark.slow
 def test_what_listens_hears_the_scan():
     """And the same gradient as of all steps at once."""
     inputs, layer = noise(3 * 7, 2).reshape(3, 7, 2), Recurrence(any_cell("LRUCell", hidden=3), parallel=True)

@@ -80,6 +80,7 @@ def test_error_estimate_is_the_error_before_the_last_digits_are_there():
 
 
 @pytest.mark.parametrize("steps", [STEPS, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_chaos_is_refused(steps):
     """In a short run by the exponent, for Newton's method does converge there; in a long one by either."""
     inputs = noise(steps)

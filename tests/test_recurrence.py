@@ -90,6 +90,7 @@ def test_padding_changes_nothing(cell, reverse):
     ],
     ids=lambda cell: f"{type(cell).__module__}.{type(cell).__name__}",
 )
+@pytest.mark.slow
 def test_gradients_are_those_without_padding_or_checkpoints(cell):
     graph, params, rest = nnx.split(cell, nnx.Param, ...)
     inputs = sequences()
@@ -133,6 +134,7 @@ def test_lengths_may_be_constants_of_a_compiled_function():
 
 
 @pytest.mark.parametrize("options", [{}, {"project_ahead": True}], ids=str)
+@pytest.mark.slow
 def test_nan_in_padding_does_not_reach_gradients(options):
     graph, params = nnx.split(any_cell("GRUCell"))
     inputs = sequences()

@@ -45,6 +45,7 @@ def test_an_overflow_is_not_taken_for_a_vanishing_gradient(activation):
     assert np.isnan(by_lag.reach)
 
 
+@pytest.mark.slow
 def test_transients_are_left_out():
     system, inputs = DrivenSystem.from_cell(elman()), noise(150)
     late = dataclasses.replace(system, initial_state=trajectory(system, inputs[:50])[-1])
@@ -56,6 +57,7 @@ def test_transients_are_left_out():
     )
 
 
+@pytest.mark.slow
 def test_batch_means_average_to_the_exponents_and_give_the_interval():
     result = lyapunov_spectrum(DrivenSystem.from_cell(elman()), noise(320))
     assert result.batch_means.shape == (10, 8)
@@ -68,6 +70,7 @@ def test_batch_means_average_to_the_exponents_and_give_the_interval():
 
 
 @pytest.mark.parametrize(("steps", "qr_every"), [(1009, 100), (101, 50)])
+@pytest.mark.slow
 def test_standard_error_with_batches_of_different_length(steps, qr_every):
     """Independent growth of variance v per step: the error of the mean is sqrt(v/T) on average, however it is cut."""
     v = np.pi**2 / 8  # the variance of ln|x|, x normal
@@ -85,6 +88,7 @@ def test_standard_error_with_batches_of_different_length(steps, qr_every):
     assert float(jnp.mean(squares)) == pytest.approx(expected, abs=4 * float(jnp.std(squares)) / np.sqrt(4000))
 
 
+@pytest.mark.slow
 def test_single_precision_never_calls_a_regular_jacobian_singular():
     system, inputs = DrivenSystem.from_cell(elman(hidden=32), dtype=jnp.float32), noise(2000)
     exponents = lyapunov_spectrum(system, inputs).exponents

@@ -27,6 +27,7 @@ def system():
     return DrivenSystem.from_cell(StackedCells(cells_of_three_kinds()))
 
 
+@pytest.mark.slow
 def test_one_system_has_the_states_of_the_layers(system):
     """In one scan of each after the other, from the bottom up."""
     carries, outputs = Stacked([Recurrence(cell) for cell in cells_of_three_kinds()])(INPUTS[None])

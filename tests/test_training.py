@@ -283,6 +283,7 @@ def test_a_short_training_reads_digits():
 
 
 @pytest.mark.parametrize("name", slow_but(["delayed_xor"], ["delayed_xor", "delayed_recall"]))
+@pytest.mark.slow
 def test_a_short_training_solves_a_task_of_either_regime(name):
     """The seeds 0, 1 and 2 all came to an accuracy of 1; by chance 0.99 of 1024 examples are never right."""
     task, rngs = make_task(name, test_size=1024, **LEARNED_SOON[name]), nnx.Rngs(0)

@@ -25,6 +25,7 @@ def given(states):
     return DrivenSystem.from_step(given_step, jnp.zeros((), states.dtype), jnp.zeros_like(states[0])), states
 
 
+@pytest.mark.slow
 def test_moments_and_jackknife_of_a_network():
     system, inputs = DrivenSystem.from_cell(elman()), noise(130)
     result = trajectory_dimension(system, inputs, transient=30)

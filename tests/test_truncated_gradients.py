@@ -54,6 +54,7 @@ def truncated_by_hand():
     return each.reshape(STEPS, STEPS, -1).sum(axis=1)  # over tau
 
 
+@pytest.mark.slow
 def test_two_layers_against_each_loss_alone(components, truncated_by_hand):
     full = truncated_by_hand[-1]
     size = np.linalg.norm(full)
