@@ -177,12 +177,15 @@ def test_as_many_sweeps_as_chunks_are_the_sequential_run(chaotic, chunked):
     spectrum = chaotic[2]
     assert int(chunked.sweeps) <= 5
     assert chunked.sweep_residual == 0
-    np.testing.assert_allclose(chunked.exponents, spectrum.exponents, rtol=0, atol=1e-12)
+    # Each block's growth is known to u exp(spread), and the frames of the two ways differ by as much.
+    rounding = np.finfo(float).eps * np.exp(spectrum.largest_spread)
+    assert rounding < 1e-11
+    np.testing.assert_allclose(chunked.exponents, spectrum.exponents, rtol=0, atol=rounding)
     np.testing.assert_allclose(chunked.final_tangents, spectrum.final_tangents, rtol=0, atol=1e-9)
     assert chunked.log_det_residual < 1e-12
     assert int(jnp.sum(chunked.growth_steps)) == STEPS == int(chunked.final_step)
     np.testing.assert_allclose(
-        jnp.sum(chunked.growth, axis=0) / STEPS, jnp.sum(spectrum.growth, axis=0) / STEPS, rtol=0, atol=1e-12
+        jnp.sum(chunked.growth, axis=0) / STEPS, jnp.sum(spectrum.growth, axis=0) / STEPS, rtol=0, atol=rounding
     )
 
 
