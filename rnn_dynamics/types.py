@@ -149,9 +149,12 @@ class Task(Protocol):
     vocabulary_size: int | None
 
     def batches(
-        self, split: str, batch_size: int, *, seed: int | None = None, epochs: int | None = 1
+        self, split: str, batch_size: int, *, seed: int | tuple[int, ...] | None = None, epochs: int | None = 1
     ) -> Iterator[Batch]:
-        """Yield batches; shuffled by `seed` (None keeps the order), `epochs=None` never ends."""
+        """Yield batches; shuffled by `seed` (None keeps the order, several give a leading axis), `epochs=None` never ends.
+
+        An iterator with `get_state()` and `set_state(state)`, such as Grain's, lets a training go on where it stopped.
+        """
         ...
 
     def loss(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:

@@ -13,16 +13,8 @@ class ManyToMany(SequenceModel):
     The parts and arguments are those of `SequenceModel`.
     """
 
-    def __call__(
-        self, inputs: Array | np.ndarray, lengths: Int[Array | np.ndarray, " B"] | None = None
+    def answer(
+        self, hidden: Float[Array, "B T H"], lengths: Int[Array | np.ndarray, " B"] | None = None
     ) -> Float[Array, "B T C"]:
-        """Answer at every step.
-
-        Args:
-            inputs: features [B, T, F], or tokens [B, T].
-            lengths: valid steps of each sequence, 1 ... T (default: all T).
-
-        Returns:
-            Outputs [B, T, C]; after a sequence's end they are the head's bias.
-        """
-        return self.head(self.hidden(inputs, lengths))
+        """Answer at every step, [B, T, C]; after a sequence's end that is the head's bias."""
+        return self.head(hidden)

@@ -14,18 +14,9 @@ class ManyToOne(SequenceModel):
     The parts and arguments are those of `SequenceModel`.
     """
 
-    def __call__(
-        self, inputs: Array | np.ndarray, lengths: Int[Array | np.ndarray, " B"] | None = None
+    def answer(
+        self, hidden: Float[Array, "B T H"], lengths: Int[Array | np.ndarray, " B"] | None = None
     ) -> Float[Array, "B C"]:
-        """Answer at the last valid step.
-
-        Args:
-            inputs: features [B, T, F], or tokens [B, T].
-            lengths: valid steps of each sequence, 1 ... T (default: all T).
-
-        Returns:
-            Outputs [B, C].
-        """
-        hidden = self.hidden(inputs, lengths)
+        """Answer at the last valid step, [B, C]."""
         last = hidden[:, -1] if lengths is None else hidden[jnp.arange(len(hidden)), jnp.asarray(lengths) - 1]
         return self.head(last)

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Float, Int
 
 from rnn_dynamics.layers import Recurrence
+from rnn_dynamics.types import Carry
 
 
 class SequenceModel(nnx.Module, abc.ABC):
@@ -69,15 +70,44 @@ class SequenceModel(nnx.Module, abc.ABC):
         _check_inputs(inputs, None if self.embedding is None else self.embedding.num_embeddings)
         return inputs if self.embedding is None else self.embedding(inputs)
 
-    def hidden(
-        self, inputs: Array | np.ndarray, lengths: Int[Array | np.ndarray, " B"] | None = None
-    ) -> Float[Array, "B T H"]:
-        """Return what the recurrence puts out at every step, [B, T, H]; zeros after a sequence's end."""
-        return self.recurrence(self.encode(inputs), lengths=None if lengths is None else jnp.asarray(lengths))[1]
+    def read(
+        self,
+        inputs: Array | np.ndarray,
+        lengths: Int[Array | np.ndarray, " B"] | None = None,
+        initial_carry: Carry | None = None,
+    ) -> tuple[Carry, Float[Array, "B T H"]]:
+        """Run the recurrence over encoded inputs.
+
+        Args:
+            inputs: features [B, T, F], or tokens [B, T].
+            lengths: valid steps of each sequence, 1 ... T (default: all T).
+            initial_carry: leaves [B, H] (default: the recurrence's own).
+
+        Returns:
+            The carry after each sequence's last step; what the recurrence puts out at every step, [B, T, H], zeros
+            after a sequence's end.
+        """
+        lengths = None if lengths is None else jnp.asarray(lengths)
+        return self.recurrence(self.encode(inputs), lengths=lengths, initial_carry=initial_carry)
 
     @abc.abstractmethod
-    def __call__(self, inputs: Array | np.ndarray, lengths: Int[Array | np.ndarray, " B"] | None = None) -> Array:
-        """Answer about sequences.
+    def answer(
+        self, hidden: Float[Array, "B T H"], lengths: Int[Array | np.ndarray, " B"] | None = None
+    ) -> Float[Array, "B ..."]:
+        """Apply the head to what the recurrence put out.
+
+        Args:
+            hidden: [B, T, H], as `read` returns it.
+            lengths: valid steps of each sequence, 1 ... T (default: all T).
+
+        Returns:
+            Outputs [B, C] or [B, T, C]; in the latter a step after a sequence's end holds the head's bias.
+        """
+
+    def __call__(
+        self, inputs: Array | np.ndarray, lengths: Int[Array | np.ndarray, " B"] | None = None
+    ) -> Float[Array, "B ..."]:
+        """Read sequences and answer.
 
         Args:
             inputs: features [B, T, F], or tokens [B, T].
@@ -86,6 +116,7 @@ class SequenceModel(nnx.Module, abc.ABC):
         Returns:
             Outputs [B, C] or [B, T, C].
         """
+        return self.answer(self.read(inputs, lengths)[1], lengths)
 
 
 def _check_sizes(cell: Any, output_features: int, vocabulary_size: int | None) -> None:

@@ -4,6 +4,7 @@ import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 from rnn_dynamics.types import Batch
@@ -30,7 +31,21 @@ class ExampleSource(abc.ABC):
             The batch; no example of it depends on which others are in it.
         """
 
-    def batches(self, batch_size: int, *, seed: int | None = None, epochs: int | None = 1) -> Iterator[Batch]:
+    def take_each(self, orders: tuple[np.ndarray, ...]) -> Batch:
+        """Gather the batches of several orders at once.
+
+        Args:
+            orders: S of them, each [B].
+
+        Returns:
+            One batch whose arrays have a leading axis S.
+        """
+        several = self.take(np.concatenate(orders))
+        return jax.tree.map(lambda leaf: leaf.reshape(len(orders), -1, *leaf.shape[1:]), several)
+
+    def batches(
+        self, batch_size: int, *, seed: int | tuple[int, ...] | None = None, epochs: int | None = 1
+    ) -> Iterator[Batch]:
         """Shuffle and batch with Grain.
 
         Epochs follow one another without a seam: a batch may hold the end of one and the start of the next, so that
@@ -39,7 +54,8 @@ class ExampleSource(abc.ABC):
 
         Args:
             batch_size: B.
-            seed: non-negative; orders the examples, differently in each epoch. None keeps the stored order.
+            seed: non-negative; orders the examples, differently in each epoch. None keeps the stored order. Of several
+                seeds each has its own order: arrays get a leading axis, and entry i of it is what seed i alone gives.
             epochs: passes over the examples; None never ends.
 
         Returns:
@@ -56,12 +72,19 @@ class ExampleSource(abc.ABC):
                 f"batch_size {batch_size} exceeds the {epochs * len(self)} examples that epochs={epochs} holds, "
                 "so training would not see a single batch"
             )
-        # Grain moves numbers only. Gathering a whole batch at once is what makes this fast.
-        indices = grain.MapDataset.range(len(self))
-        if seed is not None:
-            # Not shuffle(seed): that adds the epoch to it, so epoch 1 of seed 0 would be epoch 0 of seed 1.
-            indices = indices.seed(seed).shuffle()
-        batches = indices.repeat(epochs).batch(batch_size, drop_remainder=training).map(self.take)
+
+        def in_order(seed: int | None) -> grain.MapDataset:
+            # Grain moves numbers only. Gathering a whole batch at once is what makes this fast.
+            indices = grain.MapDataset.range(len(self))
+            if seed is not None:
+                # Not shuffle(seed): that adds the epoch to it, so epoch 1 of seed 0 would be epoch 0 of seed 1.
+                indices = indices.seed(seed).shuffle()
+            return indices.repeat(epochs).batch(batch_size, drop_remainder=training)
+
+        if isinstance(seed, tuple):
+            batches = grain.experimental.ZipMapDataset([in_order(each) for each in seed]).map(self.take_each)
+        else:
+            batches = in_order(seed).map(self.take)
         # Nothing is read from disk: reading threads would only wait for one another, and hold 500 batches meanwhile.
         in_this_thread = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         return iter(batches.to_iter_dataset(in_this_thread))

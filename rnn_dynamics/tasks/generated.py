@@ -20,8 +20,8 @@ from rnn_dynamics.tasks.examples import ExampleSource
 from rnn_dynamics.tasks.splits import InSplits
 from rnn_dynamics.types import Batch, Regime
 
-SMALLEST_PROGRAM = 16
-"""Examples that are drawn at least, though fewer be asked for: compiling takes longer than drawing thousands."""
+DRAWN_AT_ONCE = 16
+"""Examples are drawn in multiples of so many: compiling a program for every size takes longer than drawing too many."""
 
 DrawExample = Callable[[Array], tuple[Array, Array]]
 """`draw(key) -> (inputs [T, F] float32, target)`: one example from one random key."""
@@ -45,16 +45,16 @@ class GeneratedExamples(ExampleSource):
         return self.size
 
     def take(self, indices: np.ndarray) -> Batch:
-        """Draw a batch in one program. It is compiled for each power of two of examples, from `SMALLEST_PROGRAM` on.
+        """Draw a batch in one program, which is compiled for each multiple of `DRAWN_AT_ONCE` examples.
 
         Args:
             indices: [B] which examples, in the order wanted.
 
         Returns:
-            The batch: on the device where B is such a power of two, else cut to size on the host.
+            The batch: on the device where B is such a multiple, else cut to size on the host.
         """
         size = len(indices)
-        drawn = max(SMALLEST_PROGRAM, 1 << (size - 1).bit_length())
+        drawn = -(-size // DRAWN_AT_ONCE) * DRAWN_AT_ONCE
         batch = _draw_batch(self.draw, self.key, np.resize(np.asarray(indices, np.uint32), drawn))
         # To cut on the device would be a program for every size, and most sizes occur once, at the end of a split.
         return batch if size == drawn else jax.tree.map(lambda leaf: np.asarray(leaf)[:size], batch)

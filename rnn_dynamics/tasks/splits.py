@@ -17,14 +17,14 @@ class InSplits:
     splits: Mapping[str, ExampleSource]
 
     def batches(
-        self, split: str, batch_size: int, *, seed: int | None = None, epochs: int | None = 1
+        self, split: str, batch_size: int, *, seed: int | tuple[int, ...] | None = None, epochs: int | None = 1
     ) -> Iterator[Batch]:
         """Yield batches of a split; `ExampleSource.batches` says how.
 
         Args:
             split: "train" or "test".
             batch_size: B.
-            seed: shuffles; None keeps the stored order and every example.
+            seed: shuffles; None keeps the stored order and every example; several give batches with a leading axis.
             epochs: passes over the split; None never ends.
 
         Returns:
