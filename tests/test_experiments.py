@@ -198,7 +198,7 @@ def test_a_bad_setting_is_refused_by_its_own_name(name, bad, sentence):
 def test_a_training_that_breaks_leaves_its_record_and_no_number_after_it(monkeypatch):
     module = import_module("experiments.before_and_after_training")
     point = replace(module.grid(module.PRESETS["smoke"])[0], training_steps=4)
-    until_then = TrainingRecord(np.array([2.0, np.nan]), np.array([1.0, np.nan]), ClipReport(1, 0.0, 1.0))
+    until_then = TrainingRecord(np.array([2.0, np.nan]), np.array([1.0, np.nan]), ClipReport(1, 0.0, 1.0, 0.0))
 
     def breaks(*_):
         raise TrainingBroke(until_then)
