@@ -151,7 +151,7 @@ class Task(Protocol):
     def batches(
         self, split: str, batch_size: int, *, seed: int | tuple[int, ...] | None = None, epochs: int | None = 1
     ) -> Iterator[Batch]:
-        """Yield batches; shuffled by `seed` (None keeps the order, several give a leading axis), `epochs=None` never ends.
+        """Yield batches, shuffled by `seed`; None keeps the order, several give a leading axis. epochs=None never ends.
 
         An iterator with `get_state()` and `set_state(state)`, such as Grain's, lets a training go on where it stopped.
         """

@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from networks import any_cell
 
 from rnn_dynamics.models import ManyToOne
-from rnn_dynamics.training import TrainingConfig
+from rnn_dynamics.training import Recipe, TrainingConfig, clip_by_global_norm, train
 from rnn_dynamics.types import Batch
 
 STEPS, FEATURES, CLASSES, WORDS = 5, 2, 3, 7
@@ -55,8 +56,20 @@ def classifier(name="ElmanCell", seed=0, dtype=jnp.float64, **options):
     return ManyToOne(cell, CLASSES, rngs=nnx.Rngs(seed + 1), **options)
 
 
-def config(steps=5, batch_size=8, learning_rate=0.05, clip_threshold=None, seed=0):
-    return TrainingConfig(steps, batch_size, learning_rate, clip_threshold, seed)
+def adam(learning_rate):
+    return Recipe(optax.adam(learning_rate))
+
+
+def clipped_adam(learning_rate, threshold):
+    return Recipe(optax.chain(clip_by_global_norm(threshold), optax.adam(learning_rate)))
+
+
+def trained(model, task=TASK, *, steps=5, learning_rate=0.05, clip_threshold=None, batch_size=8, seed=0, **options):
+    numbers = {"learning_rate": learning_rate}
+    recipe = adam if clip_threshold is None else clipped_adam
+    if clip_threshold is not None:
+        numbers["threshold"] = clip_threshold
+    return train(model, task, recipe, TrainingConfig(steps, batch_size, seed), numbers=numbers, **options)
 
 
 def parameters(model):

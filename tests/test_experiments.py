@@ -19,7 +19,7 @@ from experiments import runner
 from experiments.__main__ import find_questions
 from paper_figures.summaries import FOLDER, read, select
 from rnn_dynamics.results import load_run, read_provenance
-from rnn_dynamics.training import ClipReport, TrainingBroke, TrainingRecord
+from rnn_dynamics.training import ClipReport, ProbeHistory, TrainingBroke, TrainingRecord
 
 EXPERIMENTS = list(find_questions("experiments"))
 COLUMNS = {"quantity", "units", "x", "mean", "error", "count"}
@@ -184,8 +184,8 @@ def test_a_summary_that_is_none_is_named(content, why, tmp_path, capsys):
         ("before_and_after_training", {"training_steps": 0}, "training_steps must be a whole number >= 1, got 0"),
         ("before_and_after_training", {"batch_size": -1}, "batch_size must be a whole number >= 1, got -1"),
         ("before_and_after_training", {"measured_steps": 255}, "measured_steps must be a whole number >= 256, got 255"),
-        ("before_and_after_training", {"learning_rate": 0.0}, "learning_rate must be > 0 and finite, got 0.0"),
-        ("before_and_after_training", {"clip_threshold": -1.0}, "clip_threshold must be > 0 or None, got -1.0"),
+        ("before_and_after_training", {"learning_rate": 0.0}, "learning_rate must be a finite number > 0, got 0.0"),
+        ("before_and_after_training", {"clip_threshold": -1.0}, "threshold must be a number > 0, got -1.0"),
     ],
     ids=str,
 )
@@ -198,9 +198,13 @@ def test_a_bad_setting_is_refused_by_its_own_name(name, bad, sentence):
 def test_a_training_that_breaks_leaves_its_record_and_no_number_after_it(monkeypatch):
     module = import_module("experiments.before_and_after_training")
     point = replace(module.grid(module.PRESETS["smoke"])[0], training_steps=4)
-    until_then = TrainingRecord(np.array([2.0, np.nan]), np.array([1.0, np.nan]), ClipReport(1, 0.0, 1.0, 0.0))
+    series = {"loss": np.array([2.0, np.nan]), "gradient_norm": np.array([1.0, np.nan])}
+    nothing, never = np.array([]), np.array(-1)
+    until_then = TrainingRecord(
+        series, nothing.astype(int), nothing, np.array(1), never, ClipReport(1, 0.0, 1.0, 0.0), ProbeHistory()
+    )
 
-    def breaks(*_):
+    def breaks(*_, **__):
         raise TrainingBroke(until_then)
 
     measured = xr.Dataset({"exponent": ("index", [0.1, -0.2]), "first_nonfinite_step": -1}, {"index": [0, 1]})

@@ -1,6 +1,7 @@
 """The training loop and evaluation, each against a few lines that do it by hand."""
 
 import contextlib
+import dataclasses
 import types
 from functools import partial
 
@@ -16,20 +17,28 @@ from largest_so_far import (
     STEPS,
     TASK,
     LargestSoFar,
+    adam,
     assert_trees_close,
     assert_trees_equal,
     classifier,
-    config,
+    clipped_adam,
     norm_of,
     parameters,
+    trained,
 )
 from networks import any_cell, slow_but
 
 from rnn_dynamics.cells import GRUCell
 from rnn_dynamics.models import ManyToOne, make_model
 from rnn_dynamics.tasks import make_task
-from rnn_dynamics.training import TrainingBroke, TrainingConfig, evaluate, train
-from rnn_dynamics.training.loop import CHECK_EVERY
+from rnn_dynamics.training import (
+    CHECK_EVERY,
+    Recipe,
+    TrainingBroke,
+    TrainingConfig,
+    evaluate,
+    train,
+)
 from rnn_dynamics.types import Task
 
 
@@ -71,7 +80,7 @@ def test_trains_as_a_loop_by_hand(dtype, tolerance, threshold):
         losses.append(loss)
         norms.append(norm_of(gradient))
 
-    record = train(model, task, config(steps=6, clip_threshold=threshold, seed=3))
+    record = trained(model, task, steps=6, clip_threshold=threshold, seed=3)
 
     assert record.loss.dtype == record.gradient_norm.dtype == dtype
     np.testing.assert_allclose(record.loss, losses, rtol=0, atol=tolerance)
@@ -90,7 +99,7 @@ def test_trains_as_a_loop_by_hand(dtype, tolerance, threshold):
 def test_equal_seeds_give_equal_trainings():
     def result(seed):
         model = classifier()
-        return train(model, TASK, config(seed=seed)), parameters(model)
+        return trained(model, TASK, seed=seed), parameters(model)
 
     (record, params), (again, params_again), (other, _) = result(0), result(0), result(1)
     np.testing.assert_array_equal(record.loss, again.loss)
@@ -107,7 +116,7 @@ def test_loss_falls(cell):
     assert isinstance(TASK, Task)
     model = ManyToOne(cell, CLASSES, rngs=nnx.Rngs(0))
     before = evaluate(model, TASK, "train")
-    record = train(model, TASK, config(steps=150))
+    record = trained(model, TASK, steps=150)
     assert record.loss.shape == record.gradient_norm.shape == (150,)
     assert record.loss[-10:].mean() < 0.25 * record.loss[:10].mean()
     assert evaluate(model, TASK, "train") > max(0.9, before)
@@ -115,19 +124,20 @@ def test_loss_falls(cell):
 
 def test_progress_is_told_at_every_check():
     told = []
-    record = train(classifier(), TASK, config(steps=2 * CHECK_EVERY + 7), lambda *news: told.append(news))
+    record = trained(classifier(), TASK, steps=2 * CHECK_EVERY + 7, watchers=[told.append])
     checks = [CHECK_EVERY, 2 * CHECK_EVERY, 2 * CHECK_EVERY + 7]
-    assert told == [(made, record.loss[made - 1]) for made in checks]
+    assert [(news.made, news.series["loss"][-1]) for news in told] == [(made, record.loss[made - 1]) for made in checks]
+    np.testing.assert_array_equal(np.concatenate([news.series["loss"] for news in told]), record.loss)
 
 
 def test_interrupted_training_leaves_the_model_as_it_was():
-    def interrupt(made, loss):
+    def interrupt(news):
         raise KeyboardInterrupt
 
     model = classifier()
     before = parameters(model)
     with pytest.raises(KeyboardInterrupt):
-        train(model, TASK, config(steps=3), interrupt)
+        trained(model, TASK, steps=3, watchers=[interrupt])
     assert_trees_equal(parameters(model), before)
 
 
@@ -139,15 +149,15 @@ def with_nan(batch):
 def test_loss_that_breaks_stops_the_training(step):
     model, told = classifier(), []
     with pytest.raises(TrainingBroke, match=f"^the loss became nan at training step {step}$") as caught:
-        train(model, LargestSoFar(with_nan, step), config(steps=CHECK_EVERY + 10), lambda made, _: told.append(made))
-    assert told == ([CHECK_EVERY] if step >= CHECK_EVERY else [])
+        trained(model, LargestSoFar(with_nan, step), steps=CHECK_EVERY + 10, watchers=[told.append])
+    assert [news.made for news in told] == ([CHECK_EVERY] if step < CHECK_EVERY else [CHECK_EVERY, CHECK_EVERY + 10])
     broken = caught.value
     assert (broken.step, len(broken.record.loss), len(broken.record.gradient_norm)) == (step, step + 1, step + 1)
     assert np.isnan([broken.value, broken.record.loss[-1]]).all()
     assert broken.record.clipping is None
     until_then = classifier()
     if step:
-        record = train(until_then, TASK, config(steps=step))
+        record = trained(until_then, TASK, steps=step)
         np.testing.assert_array_equal(broken.record.loss[:-1], record.loss)
         np.testing.assert_array_equal(broken.record.gradient_norm[:-1], record.gradient_norm)
     assert_trees_equal(parameters(model), parameters(until_then))
@@ -165,8 +175,8 @@ def test_gradient_that_breaks_stops_the_training():
     model, until_then = classifier(), classifier()
     spoilt = Cusp(lambda batch: batch._replace(targets=batch.targets - CLASSES), 4)
     with pytest.raises(FloatingPointError, match=r"^the gradient norm became nan at training step 4$") as caught:
-        train(model, spoilt, config(steps=6, clip_threshold=1.0))
-    record = train(until_then, Cusp(), config(steps=4, clip_threshold=1.0))
+        trained(model, spoilt, steps=6, clip_threshold=1.0)
+    record = trained(until_then, Cusp(), steps=4, clip_threshold=1.0)
     assert_trees_equal(parameters(model), parameters(until_then))
     assert np.isfinite(caught.value.record.loss).all()
     assert caught.value.record.clipping == record.clipping  # and not what came after the break
@@ -191,7 +201,7 @@ def test_equal_trainings_and_evaluations_compile_once():
         before = Counted.traces
         for seed in seeds:
             model = Counted(seed)
-            train(model, TASK, config(steps=3 + seed, seed=seed, learning_rate=0.0123))
+            trained(model, TASK, steps=3 + seed, seed=seed, learning_rate=0.0123)
             evaluate(model, TASK)
         return Counted.traces - before
 
@@ -205,7 +215,7 @@ def test_what_is_no_parameter_moves_on_too(breaks_at):
     model = Counted(0)
     stops = contextlib.nullcontext() if breaks_at < 0 else pytest.raises(FloatingPointError)
     with stops:
-        train(model, LargestSoFar(with_nan, breaks_at), config(steps=4))
+        trained(model, LargestSoFar(with_nan, breaks_at), steps=4)
     counts = [int(count) for count in jax.tree.leaves(nnx.state(model, nnx.RngCount))]
     assert counts == [4 if breaks_at < 0 else breaks_at]
 
@@ -217,20 +227,38 @@ def test_what_is_no_parameter_moves_on_too(breaks_at):
         ({"steps": 1.5}, "steps must be a whole number >= 1, got 1.5"),
         ({"batch_size": 0}, "batch_size must be a whole number >= 1, got 0"),
         ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
-        ({"learning_rate": 0.0}, "learning_rate must be > 0 and finite, got 0.0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be > 0 and finite, got nan"),
-        ({"learning_rate": float("inf")}, "learning_rate must be > 0 and finite, got inf"),
-        ({"clip_threshold": 0.0}, "clip_threshold must be > 0 or None, got 0.0"),
-        ({"clip_threshold": float("nan")}, "clip_threshold must be > 0 or None, got nan"),
+        ({"accumulate": 0}, "accumulate must be a whole number >= 1, got 0"),
+        ({"truncation": 0}, "truncation, if not None, must be a whole number >= 1, got 0"),
+        ({"evaluate_every": 0}, "evaluate_every, if not None, must be a whole number >= 1, got 0"),
+        ({"stop_when_solved": True}, "stop_when_solved needs evaluate_every, got None"),
     ],
     ids=str,
 )
 def test_bad_config_gets_one_sentence(bad, sentence):
-    good = {"steps": 1, "batch_size": 1, "learning_rate": 0.1, "clip_threshold": None, "seed": 0}
+    good = {field.name: field.default for field in dataclasses.fields(TrainingConfig)} | {"steps": 1, "batch_size": 1}
     TrainingConfig(**good)
     # jaxtyping, on in tests, would refuse 1.5 first; users run without it.
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}"):
         TrainingConfig.__post_init__(types.SimpleNamespace(**{**good, **bad}))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "sentence"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be a finite number > 0, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number > 0, got nan"),
+        ({"learning_rate": 0.1, "threshold": -1.0}, "threshold must be a number > 0, got -1.0"),
+        ({"rate": 0.1}, "numbers must be those that the recipe takes"),
+        ({}, "numbers must be those that the recipe takes"),
+    ],
+    ids=str,
+)
+def test_bad_numbers_get_one_sentence(numbers, sentence):
+    recipe = clipped_adam if "threshold" in numbers else adam
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        train(classifier(), TASK, recipe, TrainingConfig(1, 1), numbers=numbers)
+    with pytest.raises(ValueError, match=r"^numbers must be those that the recipe takes .none, for it is no function"):
+        train(classifier(), TASK, Recipe(optax.sgd(0.1)), TrainingConfig(1, 1), numbers={"learning_rate": 0.1})
 
 
 # Evaluation
@@ -278,7 +306,7 @@ def test_a_short_training_reads_digits():
     """Chance is 0.1, with a standard error of 0.016 on 360 images; the seeds 0 ... 4 gave 0.61 to 0.72."""
     task, rngs = make_task("sequential_digits"), nnx.Rngs(0)
     model = ManyToOne(GRUCell(1, 32, rngs=rngs), 10, rngs=rngs)
-    train(model, task, config(steps=150, batch_size=32, learning_rate=0.01, clip_threshold=1.0))
+    trained(model, task, steps=150, batch_size=32, learning_rate=0.01, clip_threshold=1.0)
     assert evaluate(model, task) > task.chance_level + 0.3
 
 
@@ -288,7 +316,7 @@ def test_a_short_training_solves_a_task_of_either_regime(name):
     """The seeds 0, 1 and 2 all came to an accuracy of 1; by chance 0.99 of 1024 examples are never right."""
     task, rngs = make_task(name, test_size=1024, **LEARNED_SOON[name]), nnx.Rngs(0)
     model = make_model(task, GRUCell(task.input_features, 16, rngs=rngs), rngs=rngs)
-    record = train(model, task, config(steps=300, batch_size=32, learning_rate=0.02, clip_threshold=1.0))
+    record = trained(model, task, steps=300, batch_size=32, learning_rate=0.02, clip_threshold=1.0)
     untrained = np.log(task.output_features)
     assert abs(record.loss[0] - untrained) < 0.3
     assert np.mean(record.loss[-10:]) < 0.01

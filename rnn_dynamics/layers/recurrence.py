@@ -102,7 +102,7 @@ class Recurrence(TappedLayer):
         inputs, lengths = jnp.asarray(inputs), None if lengths is None else jnp.asarray(lengths)
         _check(self.cell, inputs, lengths)
         batch, steps, features = inputs.shape
-        carry = self._fresh_carry(batch, features) if initial_carry is None else initial_carry
+        carry = self.initialize_carry(batch, features) if initial_carry is None else initial_carry
         valid = None if lengths is None else jnp.arange(steps)[:, None] < lengths[None, :]
         drive = jnp.swapaxes(inputs, 0, 1)
         if valid is not None:  # masking the carry stops garbage on the way forward, but not NaN * 0 on the way back
@@ -163,8 +163,18 @@ class Recurrence(TappedLayer):
             return jax.default_backend() == "cpu" and steps > CHUNK and not self.project_ahead
         return self.gather_gradients
 
-    def _fresh_carry(self, batch: int, features: int) -> Carry:
-        carry = self.cell.initialize_carry((batch, features), nnx.Rngs(0))
+    def initialize_carry(self, batch: int, in_features: int | None = None) -> Carry:
+        """Make the carry that sequences start from, the learned one or the cell's own.
+
+        Args:
+            batch: B.
+            in_features: F, for a cell that does not tell it.
+
+        Returns:
+            A pytree of arrays [B, H].
+        """
+        features = getattr(self.cell, "in_features", in_features)
+        carry = self.cell.initialize_carry((batch, features), nnx.Rngs(0))  # pyright: ignore[reportArgumentType]
         if self.learned_carry is None:
             return carry
         leaves, structure = jax.tree.flatten(carry)

@@ -128,4 +128,4 @@ class GeneratedTask(InSplits, abc.ABC):
 
     def solved(self, metric: float) -> bool:
         """Say whether a metric, the mean over a split, is better than `solved_level`."""
-        return metric > self.solved_level if self.larger_is_better else metric < self.solved_level
+        return bool(metric > self.solved_level if self.larger_is_better else metric < self.solved_level)

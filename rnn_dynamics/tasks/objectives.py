@@ -128,4 +128,6 @@ class StepClassification:
 
 
 def _over_asked(values: Float[Array, "B T"], targets: Int[Array, "B T"]) -> Float[Array, "B"]:
-    return jnp.mean(values, axis=-1, where=targets != NOT_ASKED)
+    asked = targets != NOT_ASKED
+    # A part of a sequence in which nothing is asked, as in truncated backpropagation, has a mean of 0.
+    return jnp.sum(values, axis=-1, where=asked) / jnp.maximum(jnp.sum(asked, axis=-1), 1).astype(values.dtype)

@@ -1,5 +1,6 @@
-"""Training, and what its clipping did."""
+"""Training: recipes, the loop, checkpoints, and what gradients did meanwhile."""
 
+from rnn_dynamics.training.checkpoints import CheckpointError, Checkpoints
 from rnn_dynamics.training.clipping import (
     CLIPPINGS,
     ClipReport,
@@ -9,14 +10,26 @@ from rnn_dynamics.training.clipping import (
     clip_states,
     make_clipping,
 )
-from rnn_dynamics.training.loop import TrainingBroke, TrainingConfig, TrainingRecord, evaluate, train
+from rnn_dynamics.training.config import TrainingConfig
+from rnn_dynamics.training.evaluation import evaluate
+from rnn_dynamics.training.loop import train, train_ensemble
+from rnn_dynamics.training.recipe import LossGradient, Recipe, backpropagate
+from rnn_dynamics.training.record import TrainingBroke, TrainingRecord
+from rnn_dynamics.training.run import CHECK_EVERY, News
 
 __all__ = [
+    "CHECK_EVERY",
     "CLIPPINGS",
+    "CheckpointError",
+    "Checkpoints",
     "ClipReport",
+    "LossGradient",
+    "News",
+    "Recipe",
     "TrainingBroke",
     "TrainingConfig",
     "TrainingRecord",
+    "backpropagate",
     "clip_by_global_norm",
     "clip_each_step",
     "clip_report",
@@ -24,4 +37,5 @@ __all__ = [
     "evaluate",
     "make_clipping",
     "train",
+    "train_ensemble",
 ]

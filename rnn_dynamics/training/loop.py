@@ -1,115 +1,67 @@
-"""The training loop: optax on any model and task, and a record of what the gradients did."""
+"""The training loop: any model, task and recipe, one network or an ensemble, with a record of what gradients did."""
 
-import dataclasses
-from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
-from jax import Array
 
-from rnn_dynamics.arguments import whole_number
-from rnn_dynamics.training.clipping import ClipReport, clip_by_global_norm, clip_report, global_norm
-from rnn_dynamics.types import Batch, PyTree, Task
-
-CHECK_EVERY = 50
-"""Steps between two looks at the loss by the host: often enough to stop soon, rarely enough not to wait for it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """How to train.
-
-    Attributes:
-        steps: number of updates.
-        batch_size: examples per update.
-        learning_rate: of Adam.
-        clip_threshold: global norm above which gradients are shortened; None to leave them.
-        seed: of the order of the batches.
-
-    Raises:
-        ValueError: a number out of range.
-    """
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    clip_threshold: float | None
-    seed: int
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("seed", 0)):
-            whole_number(name, getattr(self, name), least=least)
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be > 0 and finite, got {self.learning_rate}")
-        if self.clip_threshold is not None and not self.clip_threshold > 0:
-            raise ValueError(f"clip_threshold must be > 0 or None, got {self.clip_threshold}")
+from rnn_dynamics.arguments import require_positive
+from rnn_dynamics.training.checkpoints import Checkpoints
+from rnn_dynamics.training.config import TrainingConfig
+from rnn_dynamics.training.probes import Probe
+from rnn_dynamics.training.program import Program
+from rnn_dynamics.training.recipe import Recipe
+from rnn_dynamics.training.record import TrainingBroke, TrainingRecord
+from rnn_dynamics.training.run import Watcher, run
+from rnn_dynamics.training.truncation import truncated
+from rnn_dynamics.training.update import Learned, MakeRecipe, Method, Network, TrainState, initial_state
+from rnn_dynamics.types import PyTree, Task
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingRecord:
-    """What happened.
+@dataclass(frozen=True)
+class Given:
+    """A recipe that no number changes, as a function of none; equal for the same recipe."""
 
-    Attributes:
-        loss: [steps], batch mean before each update.
-        gradient_norm: [steps], global norm before clipping.
-        clipping: how often and by how much; None without clipping.
-    """
+    recipe: Recipe
 
-    loss: np.ndarray
-    gradient_norm: np.ndarray
-    clipping: ClipReport | None
-
-
-class TrainingBroke(FloatingPointError):
-    """The loss, or the norm of its gradient, was no longer finite; the message says at which step, and its value.
-
-    Attributes:
-        record: what happened until then: the last loss and gradient norm are those that broke; clipping counts the
-            updates before.
-        step: of the update that broke, from 0; the updates before it were made.
-        value: the loss that broke; the gradient norm where the loss was finite still.
-    """
-
-    def __init__(self, record: TrainingRecord):
-        loss, norm = float(record.loss[-1]), float(record.gradient_norm[-1])
-        what, value = ("gradient norm", norm) if np.isfinite(loss) else ("loss", loss)
-        self.record = record
-        self.step = len(record.loss) - 1
-        self.value = value
-        super().__init__(f"the {what} became {value} at training step {self.step}")
-
-
-class _Learned(NamedTuple):
-    """What an update changes in a model: its parameters, and what else it keeps (a dropout's keys, running means)."""
-
-    params: PyTree
-    rest: PyTree
-
-
-class _TrainState(NamedTuple):
-    learned: _Learned
-    optimizer_state: PyTree
-    step: Array
-    first_nonfinite_step: Array
+    def __call__(self) -> Recipe:
+        """Return it."""
+        return self.recipe
 
 
 def train(
-    model: nnx.Module, task: Task, config: TrainingConfig, on_check: Callable[[int, float], None] | None = None
+    model: nnx.Module,
+    task: Task,
+    recipe: Recipe | MakeRecipe,
+    config: TrainingConfig,
+    *,
+    numbers: Mapping[str, float] | None = None,
+    probes: Sequence[Probe] = (),
+    checkpoints: Checkpoints | Path | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> TrainingRecord:
     """Train a model in place.
 
-    Trainings of one architecture on one task with one learning rate, threshold and batch size are compiled once.
+    Programs are compiled once for equal architectures, tasks, recipe functions and shapes, whatever the `numbers` are.
+    With checkpoints the training goes on from the latest one; killed at any batch and begun again it ends with the same
+    bits as one that was never interrupted.
 
     Args:
         model: (inputs, lengths) -> outputs; its parameters are updated.
-        task: gives batches and loss.
-        config: how.
-        on_check: called with (steps made, loss) every `CHECK_EVERY` steps, for progress.
+        task: gives batches, loss and metric.
+        recipe: what an update does; or a function that makes it from `numbers`, best one of a module, for what is
+            compiled is found again by its identity.
+        config: how long, on which batches, and when to stop.
+        numbers: arguments of `recipe`, such as its learning rate; cast to the parameters' dtype.
+        probes: what is measured while the model learns.
+        checkpoints: where and how often to save, or only the folder.
+        watchers: called every `CHECK_EVERY` batches with what is new, for progress.
 
     Returns:
         The record.
@@ -117,96 +69,144 @@ def train(
     Raises:
         TrainingBroke: when the loss or the norm of its gradient is not finite, with step, value and the record until
             then; the model then holds the parameters, all finite, that gave it.
+        CheckpointError: a checkpoint that cannot be written or read, or that belongs to another training.
+        UnwritableFolder: a folder of checkpoints that cannot be written in.
+        ValueError: a number out of range, one that `recipe` does not take, a truncation beyond T, or a probe of
+            something that the model does not have.
     """
-    optimizer = _optimizer(config.learning_rate, config.clip_threshold)
-    graph, *learned = nnx.split(model, nnx.Param, ...)
-    state = _TrainState(_Learned(*learned), optimizer.init(learned[0]), jnp.int32(0), jnp.int32(-1))
-    state = jax.tree.map(jnp.copy, state)  # an update takes its state's memory over, and the model's own must stay
-    update = _compiled_update(graph, task.loss, optimizer)
-    batches = task.batches("train", config.batch_size, seed=config.seed, epochs=None)
-
-    measured: list[Any] = []
-    for made in range(1, config.steps + 1):
-        state, loss, norm = update(state, next(batches))
-        measured.append((loss, norm))
-        if made % CHECK_EVERY == 0 or made == config.steps:
-            measured[-CHECK_EVERY:] = jax.device_get(measured[-CHECK_EVERY:])
-            broken = int(state.first_nonfinite_step)
-            if broken >= 0:
-                nnx.update(model, *state.learned)
-                raise TrainingBroke(_record(measured[: broken + 1], state, config))
-            if on_check is not None:
-                on_check(made, float(loss))
-    nnx.update(model, *state.learned)
-    return _record(measured, state, config)
+    module, make_recipe = _module(model, task, config), _made(recipe, [numbers or {}])
+    for probe in probes:
+        probe.check(model)
+    graph, *learned = nnx.split(module, nnx.Param, ...)
+    method = Method(Network(graph, module is not model), task.loss, make_recipe, config.accumulate)
+    values = {name: jnp.asarray(value, _dtype(learned[0])) for name, value in (numbers or {}).items()}
+    state = initial_state(method, Learned(*learned), values, jnp.uint32(config.seed))
+    program = Program(method, values, task, config)
+    state, record = run(program, _copied(state), probes, _checkpoints(checkpoints), watchers)
+    nnx.update(module, *state.learned)
+    if record.broken_step >= 0:
+        raise TrainingBroke(record)
+    return record
 
 
-def _record(measured: list[Any], state: _TrainState, config: TrainingConfig) -> TrainingRecord:
-    losses, norms = map(np.array, zip(*measured, strict=True))
-    return TrainingRecord(losses, norms, None if config.clip_threshold is None else clip_report(state.optimizer_state))
+def train_ensemble(
+    models: Sequence[nnx.Module],
+    task: Task,
+    recipe: Recipe | MakeRecipe,
+    config: TrainingConfig,
+    *,
+    seeds: Sequence[int] | None = None,
+    numbers: Mapping[str, float | Sequence[float]] | None = None,
+    probes: Sequence[Probe] = (),
+    checkpoints: Checkpoints | Path | None = None,
+    watchers: Sequence[Watcher] = (),
+) -> TrainingRecord:
+    """Train many models of one architecture in place, as one vectorised program.
 
-
-@lru_cache  # one object for equal numbers, so that what is compiled for it is found again
-def _optimizer(learning_rate: float, clip_threshold: float | None) -> optax.GradientTransformation:
-    clip = [] if clip_threshold is None else [clip_by_global_norm(clip_threshold)]
-    return optax.chain(*clip, optax.adam(learning_rate))
-
-
-@lru_cache(maxsize=8)  # few, because a task's loss keeps its data alive
-def _compiled_update(
-    graph: Any, loss: Callable[[Array, Array], Array], optimizer: optax.GradientTransformation
-) -> Callable[[_TrainState, Batch], tuple[_TrainState, Array, Array]]:
-    return jax.jit(partial(_update, graph, loss, optimizer), donate_argnums=0)
-
-
-def _update(
-    graph: Any,
-    loss: Callable[[Array, Array], Array],
-    optimizer: optax.GradientTransformation,
-    state: _TrainState,
-    batch: Batch,
-) -> tuple[_TrainState, Array, Array]:
-    def mean_loss(model: Any) -> Array:
-        return jnp.mean(loss(model(batch.inputs, batch.lengths), batch.targets))
-
-    model = nnx.merge(graph, *state.learned, copy=True)  # else what the model changes would change in the state too
-    value, gradient = nnx.value_and_grad(mean_loss)(model)
-    norm = global_norm(gradient)
-    _, params, rest = nnx.split(model, nnx.Param, ...)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, params)
-    learned = _Learned(optax.apply_updates(params, updates), rest)
-    broke_before = state.first_nonfinite_step >= 0
-    broken = broke_before | ~(jnp.isfinite(value) & jnp.isfinite(norm))
-    first = jnp.where(broken & ~broke_before, state.step, state.first_nonfinite_step)
-    # Once something has broken nothing moves any more, so that the parameters that broke it can be looked at, and the
-    # optimiser has counted nothing since.
-    before, after = (state.learned, state.optimizer_state), (learned, optimizer_state)
-    learned, optimizer_state = jax.tree.map(partial(jnp.where, broken), before, after)
-    return _TrainState(learned, optimizer_state, state.step + 1, first), value, norm
-
-
-def evaluate(model: nnx.Module, task: Task, split: str = "test", batch_size: int = 256) -> float:
-    """Return the task's metric over a whole split.
+    Each member makes the updates that `train` would make alone. One whose loss breaks, or that has solved the task
+    where that stops the training, is frozen as it is then and recorded; the others go on.
 
     Args:
-        model: (inputs, lengths) -> outputs; it is asked as one that is not trained any more, without dropout, and is
-            not changed.
-        task: gives batches and metric.
-        split: e.g. "test".
-        batch_size: examples at a time.
+        models: E of them, of the same architecture; initial weights, so gains and seeds, are theirs.
+        task: gives batches, loss and metric.
+        recipe: what an update does, or a function that makes it from `numbers`.
+        config: how long, on which batches, and when to stop.
+        seeds: of each member's order of batches and weight noise (default: `config.seed` for all, which then share
+            their batches).
+        numbers: arguments of `recipe`: one number for all, or E.
+        probes: what is measured in every member while it learns.
+        checkpoints: where and how often to save, or only the folder.
+        watchers: called every `CHECK_EVERY` batches with what is new, for progress.
 
     Returns:
-        The mean of the metric over all examples.
+        The record, its arrays with a last axis [E].
+
+    Raises:
+        CheckpointError: a checkpoint that cannot be written or read, or that belongs to another training.
+        UnwritableFolder: a folder of checkpoints that cannot be written in.
+        ValueError: no models or models that differ in more than their weights, lists of other lengths, and what `train`
+            refuses.
     """
-    model = nnx.clone(model)
-    model.eval()
-    values = [
-        task.metric(_outputs(model, batch.inputs, batch.lengths), batch.targets)
-        for batch in task.batches(split, batch_size)
-    ]
-    return float(np.concatenate(jax.device_get(values)).mean(dtype=np.float64))
+    count = len(models)
+    seeds = [config.seed] * count if seeds is None else seeds
+    numbers = {name: np.asarray(value) for name, value in (numbers or {}).items()}
+    _check_lengths(count, seeds, numbers)
+    each = {name: np.broadcast_to(value, (count,)) for name, value in numbers.items()}
+    make_recipe = _made(recipe, [{name: float(value[i]) for name, value in each.items()} for i in range(count)])
+    modules = [_module(model, task, config) for model in models]
+    for probe in probes:
+        probe.check(models[0])
+    graph, learned = _stacked(modules)
+    method = Method(Network(graph, modules[0] is not models[0]), task.loss, make_recipe, config.accumulate)
+    values = {name: jnp.asarray(value, _dtype(learned.params)) for name, value in each.items()}
+    state = jax.jit(jax.vmap(lambda *own: initial_state(method, *own)))(learned, values, jnp.asarray(seeds, jnp.uint32))
+    program = Program(method, values, task, config, tuple(seeds))
+    state, record = run(program, state, probes, _checkpoints(checkpoints), watchers)
+    for number, module in enumerate(modules):
+        nnx.update(module, *jax.tree.map(lambda leaf, number=number: leaf[number], state.learned))
+    return record
 
 
-@nnx.jit
-def _outputs(model: Any, inputs: Array, lengths: Array) -> Array:
-    return model(inputs, lengths)
+def _module(model: nnx.Module, task: Task, config: TrainingConfig) -> nnx.Module:
+    """Return what is trained: the model, or a wrapper that shares its parameters and truncates their gradients."""
+    if config.stop_when_solved and not hasattr(task, "solved"):
+        raise ValueError(f"stop_when_solved needs a task that says when it is solved, {task.name} does not")
+    if config.truncation is None:
+        return model
+    example = next(iter(task.batches("train", config.batch_size, seed=config.seed, epochs=None)))
+    return truncated(model, task.regime, config.truncation, example)
+
+
+def _made(recipe: Recipe | MakeRecipe, numbers: Sequence[Mapping[str, float]]) -> MakeRecipe:
+    """Return a function that makes the recipe, having tried it with the numbers of every member.
+
+    Raises:
+        ValueError: numbers that it does not take, or that what it makes refuses.
+    """
+    make_recipe = Given(recipe) if isinstance(recipe, Recipe) else recipe
+    takes = inspect.signature(make_recipe)
+    try:
+        takes.bind(**numbers[0])
+    except TypeError as error:
+        allowed = ", ".join(takes.parameters) or "none, for it is no function of any"
+        raise ValueError(f"numbers must be those that the recipe takes ({allowed}), got {list(numbers[0])}") from error
+    for own in numbers:
+        # Optax takes any rate, and a negative one climbs.
+        for name in (name for name in own if name.endswith("learning_rate")):
+            require_positive(name, own[name])
+        make_recipe(**own)
+    return make_recipe
+
+
+def _check_lengths(count: int, seeds: Sequence[int], numbers: Mapping[str, np.ndarray]) -> None:
+    if count == 0:
+        raise ValueError("models must hold at least one model, got none")
+    if len(seeds) != count:
+        raise ValueError(f"seeds must be one for each of the {count} models, got {len(seeds)}")
+    for name, value in numbers.items():
+        if value.shape not in {(), (count,)}:
+            allowed = f"one, or one for each of the {count} models"
+            raise ValueError(f"numbers must be {allowed}; {name} has shape {value.shape}")
+
+
+def _stacked(modules: Sequence[nnx.Module]) -> tuple[Any, Learned]:
+    graphs, params, rests = zip(*(nnx.split(module, nnx.Param, ...) for module in modules), strict=True)
+    shapes = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), own) for own in params]
+    for number, (graph, shape) in enumerate(zip(graphs, shapes, strict=True)):
+        if graph != graphs[0] or shape != shapes[0]:
+            raise ValueError(f"models must differ in their weights alone, but model {number} is not built as model 0")
+    return graphs[0], Learned(*(jax.tree.map(lambda *leaves: jnp.stack(leaves), *own) for own in (params, rests)))
+
+
+def _dtype(params: PyTree) -> Any:
+    """Return the real dtype of the parameters, so that no number of the recipe makes their updates wider."""
+    return jnp.finfo(jnp.result_type(*jax.tree.leaves(params))).dtype
+
+
+def _copied(state: TrainState) -> TrainState:
+    # An update takes its state's memory over, and the model's own must stay.
+    return jax.tree.map(jnp.copy, state)
+
+
+def _checkpoints(checkpoints: Checkpoints | Path | None) -> Checkpoints | None:
+    return Checkpoints(Path(checkpoints)) if isinstance(checkpoints, str | Path) else checkpoints

@@ -57,7 +57,7 @@ def backpropagate(loss: Loss, model: Any, batch: Batch) -> LossGradient:
     return LossGradient(losses, gradient, {})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
     """How a network is trained. Every number in it may be traced, and so may differ within an ensemble.
 

@@ -1,0 +1,244 @@
+"""A training from its first batch, or from its last checkpoint, to its end."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnn_dynamics.training.checkpoints import Arrays, Checkpoints, CheckpointStore
+from rnn_dynamics.training.clipping import clip_report, clip_states
+from rnn_dynamics.training.probe_history import ProbeHistory
+from rnn_dynamics.training.probes import Probe
+from rnn_dynamics.training.program import Program
+from rnn_dynamics.training.record import TrainingRecord
+from rnn_dynamics.training.update import TrainState
+from rnn_dynamics.types import Batch, PyTree
+
+CHECK_EVERY = 50
+"""Batches between two looks at the losses by the host: often enough to stop soon, rarely enough not to wait."""
+
+
+@dataclasses.dataclass(frozen=True)
+class News:
+    """What a training has to tell since it last did.
+
+    Attributes:
+        made: batches seen.
+        steps: of them in all.
+        series: name -> [new] or [new, E], of the latest batches.
+        metric: of an evaluation at this batch, [] or [E]; None where there was none.
+        probed: probe -> quantity -> array, of the measurements at this batch.
+    """
+
+    made: int
+    steps: int
+    series: Mapping[str, np.ndarray]
+    metric: np.ndarray | None
+    probed: Mapping[str, Mapping[str, np.ndarray]]
+
+
+Watcher: TypeAlias = Callable[[News], None]
+
+
+class _Log:
+    """What is recorded so far."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.series: dict[str, list[np.ndarray]] = {}
+        self.evaluated: list[int] = []
+        self.metric: list[np.ndarray] = []
+        self.probes = ProbeHistory()
+        self._waiting: list[dict[str, Any]] = []
+
+    def note(self, measured: dict[str, Any]) -> None:
+        """Take what an update measured, without waiting for it."""
+        self._waiting.append(measured)
+        self.made += 1
+
+    def fetch(self) -> dict[str, np.ndarray]:
+        """Bring what is on the device to the host; return what is new."""
+        waiting, self._waiting = jax.device_get(self._waiting), []
+        new = {name: np.stack([measured[name] for measured in waiting]) for name in (waiting[0] if waiting else {})}
+        for name, values in new.items():
+            self.series.setdefault(name, []).append(values)
+        return new
+
+    def joined(self) -> dict[str, np.ndarray]:
+        """Return the series whole."""
+        return {name: np.concatenate(parts) for name, parts in self.series.items()}
+
+    def to_arrays(self) -> Arrays:
+        """Return all of it as arrays, for a checkpoint."""
+        evaluations = {"evaluated": np.array(self.evaluated, int), "metric": np.array(self.metric)}
+        return {"series": self.joined(), "evaluations": evaluations, **self.probes.to_arrays()}
+
+    def restore(self, made: int, arrays: Arrays) -> None:
+        """Go back to what a checkpoint holds."""
+        self.made = made
+        self.series = {name: [values] for name, values in arrays.get("series", {}).items()}
+        evaluations = arrays.get("evaluations", {})
+        self.evaluated = [int(step) for step in evaluations.get("evaluated", ())]
+        self.metric = list(evaluations.get("metric", ()))
+        groups = {name: named for name, named in arrays.items() if name not in {"state", "series", "evaluations"}}
+        self.probes = ProbeHistory.from_arrays(groups)
+
+
+def run(
+    program: Program,
+    state: TrainState,
+    probes: Sequence[Probe],
+    checkpoints: Checkpoints | None,
+    watchers: Sequence[Watcher],
+) -> tuple[TrainState, TrainingRecord]:
+    """Train until the end, until the task is solved where that ends it, or until every network has broken.
+
+    Args:
+        program: what is computed.
+        state: before the first update; its memory is taken over.
+        probes: what is measured meanwhile.
+        checkpoints: where and how often to save; None saves nothing.
+        watchers: called every `CHECK_EVERY` batches.
+
+    Returns:
+        The state in the end, and the record.
+    """
+    with nullcontext() if checkpoints is None else checkpoints.opened() as store:
+        training = _Training(program, state, probes, store)
+        every = None if checkpoints is None else checkpoints.every
+        training.run(every, watchers)
+    return training.state, training.record()
+
+
+class _Training:
+    def __init__(
+        self, program: Program, state: TrainState, probes: Sequence[Probe], store: CheckpointStore | None
+    ) -> None:
+        self.program, self.state, self.probes, self.store = program, state, probes, store
+        self.log = _Log()
+        self.batches = program.batches()
+        self.settings = {
+            **program.settings(),
+            "probes": [[probe.name, probe.every] for probe in probes],
+            "state": _form(state),
+        }
+        saved = None if store is None else store.latest(self.settings)
+        if saved is not None:
+            self.state = _unnamed(state, saved.arrays["state"])
+            self.log.restore(saved.step, saved.arrays)
+            self.batches = _from(self.batches, saved.step, saved.position)
+
+    def run(self, save_every: int | None, watchers: Sequence[Watcher]) -> None:
+        config = self.program.config
+        saved = self.log.made
+        if self.log.made == 0:
+            self._probe()
+        while self.log.made < config.steps and not self._stopped():
+            until = min(self._next_stop(save_every), config.steps)
+            for batch in islice(self.batches, until - self.log.made):
+                self.state, measured = self.program.advance(self.state, batch)
+                self.log.note(measured)
+            series = self.log.fetch()
+            metric, probed = None, {}
+            if not self._stopped():
+                metric = self._evaluate() if _due(self.log.made, config.evaluate_every) else None
+                probed = self._probe()
+            if save_every is not None and (_due(self.log.made, save_every) or self._stopped()):
+                self._save()
+                saved = self.log.made
+            for watcher in watchers:
+                watcher(News(self.log.made, config.steps, series, metric, probed))
+        if save_every is not None and saved != self.log.made:
+            self._save()
+
+    def _next_stop(self, save_every: int | None) -> int:
+        """Return the number of batches after which there is something to do besides updates."""
+        intervals = [CHECK_EVERY, save_every, self.program.config.evaluate_every, *(p.every for p in self.probes)]
+        return min((self.log.made // every + 1) * every for every in intervals if every is not None)
+
+    def _stopped(self) -> bool:
+        return bool(np.all(self.state.stopped))
+
+    def _evaluate(self) -> np.ndarray:
+        metric = self.program.evaluate(self.state)
+        self.log.evaluated.append(self.log.made)
+        self.log.metric.append(metric)
+        if self.program.config.stop_when_solved:
+            solved = np.vectorize(self.program.task.solved, otypes=[bool])(metric) & ~np.asarray(self.state.stopped)
+            step = jnp.where(solved, self.log.made, self.state.solved_step).astype(jnp.int32)
+            self.state = self.state._replace(solved_step=step)
+        return metric
+
+    def _probe(self) -> dict[str, Any]:
+        due = [probe for probe in self.probes if self.log.made % probe.every == 0]
+        told = {probe.name: self.program.ask(self.state, probe.measure) for probe in due}
+        if told:
+            self.log.probes.append(self.log.made, told)
+        return told
+
+    def _save(self) -> None:
+        assert self.store is not None
+        position = self.batches.get_state() if hasattr(self.batches, "get_state") else None  # pyright: ignore
+        arrays = {"state": _named(self.state), **self.log.to_arrays()}
+        self.store.save(self.log.made, arrays, self.settings, position)
+
+    def record(self) -> TrainingRecord:
+        series, state = self.log.joined(), jax.device_get(self.state._replace(key=None))
+        if not self.program.ensemble and state.broken_step >= 0:
+            series = {name: values[: state.broken_step + 1] for name, values in series.items()}
+        return TrainingRecord(
+            series,
+            np.array(self.log.evaluated, int),
+            np.array(self.log.metric),
+            state.broken_step,
+            state.solved_step,
+            clip_report(state.optimizer_state) if clip_states(state.optimizer_state) else None,
+            self.log.probes,
+        )
+
+
+def _due(made: int, every: int | None) -> bool:
+    return every is not None and made % every == 0
+
+
+def _from(batches: Iterator[Batch], made: int, position: Any) -> Iterator[Batch]:
+    """Return the batches after the first `made`; an iterator whose state cannot be set reads those again."""
+    if position is not None:
+        batches.set_state(position)  # pyright: ignore[reportAttributeAccessIssue]
+        return batches
+    return islice(batches, made, None)
+
+
+def _named(state: TrainState) -> dict[str, np.ndarray]:
+    """Name the arrays of a state by their paths; random keys as the numbers that they are made of."""
+    arrays = {}
+    for path, leaf in jax.tree.leaves_with_path(state):
+        leaf = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        # A copy, for the next update takes the state's memory over while this is still being written.
+        arrays[jax.tree_util.keystr(path, simple=True, separator=".")] = np.array(leaf)
+    return arrays
+
+
+def _unnamed(like: TrainState, arrays: Mapping[str, np.ndarray]) -> TrainState:
+    """Put a state together again."""
+
+    def leaf(path: Any, old: Any) -> Any:
+        new = jnp.asarray(arrays[jax.tree_util.keystr(path, simple=True, separator=".")])
+        if jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(new, impl=jax.random.key_impl(old))
+        return new
+
+    return jax.tree.map_with_path(leaf, like)
+
+
+def _form(state: PyTree) -> str:
+    """Hash names, shapes and dtypes."""
+    leaves = jax.tree.leaves_with_path(state)
+    form = [(jax.tree_util.keystr(path), leaf.shape, str(leaf.dtype)) for path, leaf in leaves]
+    return hashlib.sha256(str(form).encode()).hexdigest()[:8]
