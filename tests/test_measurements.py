@@ -18,7 +18,7 @@ OPTIONS = {"horizons": [2, 10], "max_lag": 5, "window": 3, "tangent_transient": 
 WITHOUT_REVERSE_MODE = {"jacobian_product", "parallel_trajectory"}
 """Those whose docstring says so."""
 
-OF_CELLS_THAT_NAME_THEIR_GATES = {"gate_decomposition"}
+OF_CELLS_THAT_NAME_THEIR_GATES = {"gate_activity", "gate_decomposition"}
 """Those that refuse a plain step function."""
 
 OF_NETWORKS_THAT_FORGET = {"parallel_trajectory"}

@@ -5,12 +5,8 @@ from rnn_dynamics.dynamics.chunks import Chunked
 from rnn_dynamics.dynamics.covariant_vectors import CovariantLyapunovVectors, covariant_lyapunov_vectors
 from rnn_dynamics.dynamics.finite_time_exponents import FiniteTimeExponents, finite_time_exponents
 from rnn_dynamics.dynamics.fixed_points import FixedPoints, LinearisedPoints, fixed_points
-from rnn_dynamics.dynamics.gate_decomposition import (
-    GateDecomposition,
-    GateStatistics,
-    gate_decomposition,
-    jacobian_by_path,
-)
+from rnn_dynamics.dynamics.gate_activity import GateActivity, GateStatistics, gate_activity
+from rnn_dynamics.dynamics.gate_decomposition import GateDecomposition, gate_decomposition, jacobian_by_path
 from rnn_dynamics.dynamics.gradient_norms import GradientNormByLag, gradient_norm_by_lag
 from rnn_dynamics.dynamics.jacobian_products import JacobianProduct, jacobian_product
 from rnn_dynamics.dynamics.loss_adjoints import LayerAdjoints, LossAdjoints, loss_adjoints
@@ -34,6 +30,7 @@ __all__ = [
     "Estimate",
     "FiniteTimeExponents",
     "FixedPoints",
+    "GateActivity",
     "GateDecomposition",
     "GateStatistics",
     "GradientNormByLag",
@@ -52,6 +49,7 @@ __all__ = [
     "entropy_rate",
     "finite_time_exponents",
     "fixed_points",
+    "gate_activity",
     "gate_decomposition",
     "gradient_norm_by_lag",
     "gradient_tails",

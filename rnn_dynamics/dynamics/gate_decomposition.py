@@ -6,38 +6,26 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
 from rnn_dynamics.dynamics.aligned_frames import Alignment, align, push
 from rnn_dynamics.dynamics.batch_means import CompensatedSum, first_times, mean_of_batches, with_row
+from rnn_dynamics.dynamics.gate_activity import (
+    GateStatistics,
+    gate_names,
+    log_size,
+    statistics_by_unit,
+    time_scale,
+    where_finite,
+)
 from rnn_dynamics.dynamics.system import DrivenSystem
 from rnn_dynamics.dynamics.trajectories import Drive, Flow, InputSource, make_drive
 from rnn_dynamics.types import NamedGates
 
 DIRECT = "direct"
 """The path past all gates: that of the state when every gate is held."""
-
-LEFT_SATURATED, RIGHT_SATURATED = 0.1, 0.9
-"""A gate below or above is saturated (Karpathy, Johnson and Fei-Fei 2015)."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class GateStatistics:
-    """How open gates are; the axes are said where this is used. NaN where the state did not stay finite.
-
-    Attributes:
-        mean: of the gate's value, between 0 (closed) and 1 (open).
-        left_saturated: the fraction below 0.1.
-        right_saturated: the fraction above 0.9.
-    """
-
-    mean: Float[Array, "*axes"]
-    left_saturated: Float[Array, "*axes"]
-    right_saturated: Float[Array, "*axes"]
 
 
 @jax.tree_util.register_dataclass
@@ -218,13 +206,13 @@ def _decomposition(system: DrivenSystem, drive: Drive, key: Array | None, alignm
         share_standard_error=error.share,
         exponent=mean.log_growth,
         exponent_standard_error=error.log_growth,
-        time_scale=_time_scale(mean.log_retention),
+        time_scale=time_scale(mean.log_retention),
         by_step=series.gates,
         by_unit=mean.gates,
         residual=residual,
         first_nonfinite_step=flow.first_nonfinite_step,
         paths=_path_names(cell),
-        gates=_gate_names(cell),
+        gates=gate_names(cell),
     )
 
 
@@ -238,30 +226,15 @@ def _measure_step(system: DrivenSystem, drive: Drive, flow: Flow) -> tuple[Flow,
     pushed = matrices @ flow.tangents[0]
     apart = jnp.sum(pushed, axis=0) - growth * direction
     error = jnp.linalg.norm(jax.lax.stop_gradient(apart / jnp.where(growth > 0, growth, 1.0)))
-    fractions = _fractions(system.gated_cell(), gates)
+    fractions = statistics_by_unit(system.gated_cell(), gates)
     averaged = _Averaged(
         share=pushed @ direction / growth,
         log_growth=jnp.log(growth),
-        log_retention=_log_size(jnp.diagonal(matrices[0])),
+        log_retention=log_size(jnp.diagonal(matrices[0])),
         gates=fractions,
     )
     at_step = _AtStep(_norms(matrices), jax.tree.map(lambda leaf: jnp.mean(leaf, axis=1), fractions))
-    # Behind a state that overflowed there is no gate and no Jacobian: NaN < 0.1 would count as a gate that is not shut.
-    whole = after.first_nonfinite_step < 0
-    return after, *jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.nan), (averaged, at_step, error))
-
-
-def _gate_names(cell: NamedGates) -> tuple[str, ...]:
-    return tuple(name for name in cell.gate_order if name not in cell.candidates)
-
-
-def _fractions(cell: NamedGates, gates: dict[str, Array]) -> GateStatistics:
-    """Return every unit's value and whether it is saturated, as 0 or 1: each [G, H]."""
-    rows = [cell.gate_order.index(name) for name in _gate_names(cell)]
-    every = jnp.stack([jnp.real(gates[name]) for name in cell.gate_order])  # candidates alone may be complex
-    values = every[np.array(rows, int)]  # [0, H] of candidates alone
-    below, above = values < LEFT_SATURATED, values > RIGHT_SATURATED
-    return GateStatistics(values, below.astype(values.dtype), above.astype(values.dtype))
+    return after, *where_finite(after, (averaged, at_step, error))
 
 
 def _norms(matrices: Array) -> Array:
@@ -270,14 +243,3 @@ def _norms(matrices: Array) -> Array:
     scale = jnp.where(largest > 0, largest, 1.0)
     squares = jnp.sum((matrices / scale[:, None, None]) ** 2, axis=(1, 2)) / matrices.shape[1]
     return jnp.where(largest > 0, scale * jnp.sqrt(jnp.where(largest > 0, squares, 1.0)), 0.0)
-
-
-def _log_size(values: Array) -> Array:
-    """Return ln|values|, whose gradient at 0 is 0 and not NaN."""
-    return jnp.where(values == 0, -jnp.inf, jnp.log(jnp.abs(jnp.where(values == 0, 1.0, values))))
-
-
-def _time_scale(log_retention: Array) -> Array:
-    """Return the steps in which what is kept falls by a factor e."""
-    for_ever = log_retention == 0
-    return jnp.where(for_ever, jnp.inf, -1 / jnp.where(for_ever, 1.0, log_retention))

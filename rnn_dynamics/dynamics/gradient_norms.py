@@ -162,7 +162,7 @@ def _by_lag(
     stretches = (drive.steps - transient) // max_lag
     flow, samples = jax.lax.scan(stretch, flow, None, length=stretches)
     log_norm, standard_error, _ = mean_of_batches(samples, np.ones(stretches))
-    reach, reach_standard_error = _reach(log_norm, standard_error)
+    reach, reach_standard_error = reach_of(log_norm, standard_error)
     return GradientNormByLag(
         lags=jnp.arange(max_lag + 1),
         log_norm=log_norm,
@@ -174,8 +174,16 @@ def _by_lag(
     )
 
 
-def _reach(log_norm: Array, standard_error: Array) -> tuple[Array, Array]:
-    """First crossing of -1, linear between lags, and its error by the delta method: (steps, steps)."""
+def reach_of(log_norm: Array, standard_error: Array) -> tuple[Array, Array]:
+    """Find the first crossing of -1, linear between lags, and its error by the delta method.
+
+    Args:
+        log_norm: [L+1] by lag, nats.
+        standard_error: [L+1], its own, nats.
+
+    Returns:
+        The reach and its standard error, steps; see `GradientNormByLag` for when they are inf and NaN.
+    """
     fallen = log_norm <= -1
     after = jnp.argmax(fallen)
     before = jnp.maximum(after - 1, 0)

@@ -1,4 +1,4 @@
-"""Training: recipes, the loop, checkpoints, and what gradients did meanwhile."""
+"""Training: recipes, the loop, checkpoints, probes, and what gradients did meanwhile."""
 
 from rnn_dynamics.training.checkpoints import CheckpointError, Checkpoints
 from rnn_dynamics.training.clipping import (
@@ -13,7 +13,9 @@ from rnn_dynamics.training.clipping import (
 from rnn_dynamics.training.config import TrainingConfig
 from rnn_dynamics.training.evaluation import evaluate
 from rnn_dynamics.training.loop import train, train_ensemble
-from rnn_dynamics.training.recipe import LossGradient, Recipe, backpropagate
+from rnn_dynamics.training.probe_history import ProbeHistory
+from rnn_dynamics.training.probes import Probe, standard_probes
+from rnn_dynamics.training.recipe import LossGradient, Recipe, TaskLoss, backpropagate
 from rnn_dynamics.training.record import TrainingBroke, TrainingRecord
 from rnn_dynamics.training.run import CHECK_EVERY, News
 
@@ -25,7 +27,10 @@ __all__ = [
     "ClipReport",
     "LossGradient",
     "News",
+    "Probe",
+    "ProbeHistory",
     "Recipe",
+    "TaskLoss",
     "TrainingBroke",
     "TrainingConfig",
     "TrainingRecord",
@@ -36,6 +41,7 @@ __all__ = [
     "clip_states",
     "evaluate",
     "make_clipping",
+    "standard_probes",
     "train",
     "train_ensemble",
 ]

@@ -193,7 +193,7 @@ class CheckpointStore:
         if names:
             differences = ", ".join(f"{name} {theirs.get(name)} there and {ours.get(name)} here" for name in names[:3])
             raise CheckpointError(
-                f"{self.folder} holds checkpoints of another training ({differences}): name another folder, or remove it"
+                f"{self.folder} holds checkpoints of another training ({differences}): take another one, or remove it"
             )
 
 

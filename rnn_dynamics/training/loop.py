@@ -14,6 +14,7 @@ from flax import nnx
 from rnn_dynamics.arguments import require_positive
 from rnn_dynamics.training.checkpoints import Checkpoints
 from rnn_dynamics.training.config import TrainingConfig
+from rnn_dynamics.training.probe_history import ProbeHistory
 from rnn_dynamics.training.probes import Probe
 from rnn_dynamics.training.program import Program
 from rnn_dynamics.training.recipe import Recipe
@@ -75,14 +76,12 @@ def train(
             something that the model does not have.
     """
     module, make_recipe = _module(model, task, config), _made(recipe, [numbers or {}])
-    for probe in probes:
-        probe.check(model)
     graph, *learned = nnx.split(module, nnx.Param, ...)
     method = Method(Network(graph, module is not model), task.loss, make_recipe, config.accumulate)
     values = {name: jnp.asarray(value, _dtype(learned[0])) for name, value in (numbers or {}).items()}
     state = initial_state(method, Learned(*learned), values, jnp.uint32(config.seed))
     program = Program(method, values, task, config)
-    state, record = run(program, _copied(state), probes, _checkpoints(checkpoints), watchers)
+    state, record = run(program, _copied(state), ProbeHistory(probes, model), _checkpoints(checkpoints), watchers)
     nnx.update(module, *state.learned)
     if record.broken_step >= 0:
         raise TrainingBroke(record)
@@ -129,26 +128,28 @@ def train_ensemble(
     """
     count = len(models)
     seeds = [config.seed] * count if seeds is None else seeds
-    numbers = {name: np.asarray(value) for name, value in (numbers or {}).items()}
-    _check_lengths(count, seeds, numbers)
-    each = {name: np.broadcast_to(value, (count,)) for name, value in numbers.items()}
+    given = {name: np.asarray(value) for name, value in (numbers or {}).items()}
+    _check_lengths(count, seeds, given)
+    each = {name: np.broadcast_to(value, (count,)) for name, value in given.items()}
     make_recipe = _made(recipe, [{name: float(value[i]) for name, value in each.items()} for i in range(count)])
     modules = [_module(model, task, config) for model in models]
-    for probe in probes:
-        probe.check(models[0])
     graph, learned = _stacked(modules)
     method = Method(Network(graph, modules[0] is not models[0]), task.loss, make_recipe, config.accumulate)
     values = {name: jnp.asarray(value, _dtype(learned.params)) for name, value in each.items()}
     state = jax.jit(jax.vmap(lambda *own: initial_state(method, *own)))(learned, values, jnp.asarray(seeds, jnp.uint32))
     program = Program(method, values, task, config, tuple(seeds))
-    state, record = run(program, state, probes, _checkpoints(checkpoints), watchers)
+    state, record = run(program, state, ProbeHistory(probes, models[0]), _checkpoints(checkpoints), watchers)
     for number, module in enumerate(modules):
         nnx.update(module, *jax.tree.map(lambda leaf, number=number: leaf[number], state.learned))
     return record
 
 
 def _module(model: nnx.Module, task: Task, config: TrainingConfig) -> nnx.Module:
-    """Return what is trained: the model, or a wrapper that shares its parameters and truncates their gradients."""
+    """Return what is trained: the model, or a wrapper that shares its parameters and truncates their gradients.
+
+    Raises:
+        ValueError: a task that cannot say when it is solved where that is asked for, or a truncation beyond T.
+    """
     if config.stop_when_solved and not hasattr(task, "solved"):
         raise ValueError(f"stop_when_solved needs a task that says when it is solved, {task.name} does not")
     if config.truncation is None:

@@ -19,6 +19,21 @@ Penalty: TypeAlias = Callable[[Any, Batch], Array]
 """`penalty(model, batch) -> []`, differentiable by the model's parameters; what it must not move it holds fixed."""
 
 
+@dataclass(frozen=True)
+class TaskLoss:
+    """A task's loss as a function of model and batch; equal for equal losses, so that it is compiled once.
+
+    Attributes:
+        loss: (outputs, targets) -> losses [B], of the task.
+    """
+
+    loss: Callable[[Any, Any], Array]
+
+    def __call__(self, model: Any, batch: Batch) -> Array:
+        """Return the losses [B] of a model's outputs."""
+        return self.loss(model(batch.inputs, batch.lengths), batch.targets)
+
+
 class LossGradient(NamedTuple):
     """What one batch says.
 

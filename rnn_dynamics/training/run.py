@@ -14,7 +14,6 @@ import numpy as np
 from rnn_dynamics.training.checkpoints import Arrays, Checkpoints, CheckpointStore
 from rnn_dynamics.training.clipping import clip_report, clip_states
 from rnn_dynamics.training.probe_history import ProbeHistory
-from rnn_dynamics.training.probes import Probe
 from rnn_dynamics.training.program import Program
 from rnn_dynamics.training.record import TrainingRecord
 from rnn_dynamics.training.update import TrainState
@@ -49,12 +48,12 @@ Watcher: TypeAlias = Callable[[News], None]
 class _Log:
     """What is recorded so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, probes: ProbeHistory) -> None:
         self.made = 0
         self.series: dict[str, list[np.ndarray]] = {}
         self.evaluated: list[int] = []
         self.metric: list[np.ndarray] = []
-        self.probes = ProbeHistory()
+        self.probes = probes
         self._waiting: list[dict[str, Any]] = []
 
     def note(self, measured: dict[str, Any]) -> None:
@@ -77,7 +76,8 @@ class _Log:
     def to_arrays(self) -> Arrays:
         """Return all of it as arrays, for a checkpoint."""
         evaluations = {"evaluated": np.array(self.evaluated, int), "metric": np.array(self.metric)}
-        return {"series": self.joined(), "evaluations": evaluations, **self.probes.to_arrays()}
+        probes = {name.replace("/", "."): array for name, array in self.probes.to_arrays().items()}
+        return {"series": self.joined(), "evaluations": evaluations, "probes": probes}
 
     def restore(self, made: int, arrays: Arrays) -> None:
         """Go back to what a checkpoint holds."""
@@ -86,14 +86,14 @@ class _Log:
         evaluations = arrays.get("evaluations", {})
         self.evaluated = [int(step) for step in evaluations.get("evaluated", ())]
         self.metric = list(evaluations.get("metric", ()))
-        groups = {name: named for name, named in arrays.items() if name not in {"state", "series", "evaluations"}}
-        self.probes = ProbeHistory.from_arrays(groups)
+        probed = arrays.get("probes", {})
+        self.probes.restore({name.replace(".", "/"): array for name, array in probed.items()})
 
 
 def run(
     program: Program,
     state: TrainState,
-    probes: Sequence[Probe],
+    probes: ProbeHistory,
     checkpoints: Checkpoints | None,
     watchers: Sequence[Watcher],
 ) -> tuple[TrainState, TrainingRecord]:
@@ -102,7 +102,7 @@ def run(
     Args:
         program: what is computed.
         state: before the first update; its memory is taken over.
-        probes: what is measured meanwhile.
+        probes: what is measured meanwhile, and where it is kept.
         checkpoints: where and how often to save; None saves nothing.
         watchers: called every `CHECK_EVERY` batches.
 
@@ -118,14 +118,15 @@ def run(
 
 class _Training:
     def __init__(
-        self, program: Program, state: TrainState, probes: Sequence[Probe], store: CheckpointStore | None
+        self, program: Program, state: TrainState, probes: ProbeHistory, store: CheckpointStore | None
     ) -> None:
-        self.program, self.state, self.probes, self.store = program, state, probes, store
-        self.log = _Log()
+        self.program, self.state, self.store = program, state, store
+        self.probes = list(probes.probes.values())
+        self.log = _Log(probes)
         self.batches = program.batches()
         self.settings = {
             **program.settings(),
-            "probes": [[probe.name, probe.every] for probe in probes],
+            "probes": [[probe.name, probe.every] for probe in self.probes],
             "state": _form(state),
         }
         saved = None if store is None else store.latest(self.settings)
@@ -170,7 +171,8 @@ class _Training:
         self.log.evaluated.append(self.log.made)
         self.log.metric.append(metric)
         if self.program.config.stop_when_solved:
-            solved = np.vectorize(self.program.task.solved, otypes=[bool])(metric) & ~np.asarray(self.state.stopped)
+            says: Any = self.program.task  # `train` has seen that it can
+            solved = np.vectorize(says.solved, otypes=[bool])(metric) & ~np.asarray(self.state.stopped)
             step = jnp.where(solved, self.log.made, self.state.solved_step).astype(jnp.int32)
             self.state = self.state._replace(solved_step=step)
         return metric

@@ -136,7 +136,7 @@ class Windows(Iterator[Batch]):
         return Batch(within(batch.inputs), within(batch.targets), (batch.lengths - start).clip(0, stop - start))
 
 
-def truncated(model: SequenceModel, regime: Regime, truncation: int, example: Batch) -> nnx.Module:
+def truncated(model: nnx.Module, regime: Regime, truncation: int, example: Batch) -> nnx.Module:
     """Wrap a model so that its gradients go back no further.
 
     Args:

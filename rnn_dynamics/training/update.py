@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 
 from rnn_dynamics.training.clipping import clip_states, global_norm
-from rnn_dynamics.training.recipe import Penalty, Recipe
+from rnn_dynamics.training.recipe import Penalty, Recipe, TaskLoss
 from rnn_dynamics.types import Batch, PyTree
 
 MakeRecipe: TypeAlias = Callable[..., Recipe]
@@ -196,11 +196,7 @@ def _gradient(method: Method, recipe: Recipe, state: TrainState, batch: Batch) -
     """Return the model with all that it keeps moved on, the gradient with penalties, and what there is to tell."""
     params = _noisy(recipe.weight_noise, state)
     model = method.network.trained(state.learned._replace(params=params))
-
-    def loss(model: Any, batch: Batch) -> Array:
-        return method.loss(model(batch.inputs, batch.lengths), batch.targets)
-
-    made = recipe.gradient_rule(loss, model, batch)
+    made = recipe.gradient_rule(TaskLoss(method.loss), model, batch)
     gradient, measured = made.gradient, {"loss": jnp.mean(made.losses), **made.report}
     for name, (weight, penalty) in recipe.penalties.items():
 
