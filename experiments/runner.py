@@ -2,6 +2,7 @@
 
     RESULTS/EXPERIMENT/SLUG-HASH8.nc      one point, with its sidecar SLUG-HASH8.json (see `rnn_dynamics.results`)
     RESULTS/EXPERIMENT/runs/PRESET.json   the manifest of a finished run: its settings, and its points in grid order
+    RESULTS/EXPERIMENT/unfinished/SLUG-HASH8/  checkpoints of a point that is being computed; gone when it is written
     RESULTS/EXPERIMENT/.lock              held by the one process that writes there; gone with it, however it ends
 
 The hash is of the point's fields and of nothing else. A run that is killed therefore goes on where it stopped, and a
@@ -15,6 +16,7 @@ The first process alone decides what is to be computed, holds the lock and recor
 import importlib
 import math
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,7 +30,7 @@ import jax
 from filelock import FileLock, Timeout
 
 from experiments.processes import is_first, together
-from experiments.shares import compute, numerics
+from experiments.shares import compute, numerics, unfinished_folder
 from rnn_dynamics.devices import first_devices
 from rnn_dynamics.results import (
     CorruptResult,
@@ -55,6 +57,7 @@ class Outcome:
 
     Attributes:
         folder: the folder of the experiment.
+        run: name of the run, its preset or custom-HASH.
         paths: data files of the points, in the order of the grid.
         computed: points that were not there before.
         recomputed: points whose file was corrupt, or that were to be computed afresh.
@@ -171,6 +174,8 @@ class _Plan:
 def _plan(folder: Path, points: Mapping[Path, Any], fresh: bool) -> _Plan:
     """Look what is there; only for whoever holds the folder's lock."""
     remove_partials(folder)
+    for path in points if fresh else ():
+        shutil.rmtree(unfinished_folder(path), ignore_errors=True)
     there = [path for path in points if path.exists()]
     made_by = {} if fresh else _reusable(there, points)
     foreign = sum(made.code != code_version() for made in made_by.values())

@@ -1,5 +1,6 @@
 """Compute points, each device its share of them, and write every one as soon as it is finished."""
 
+import shutil
 import signal
 import sys
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -74,12 +76,19 @@ def compute(
                 stopped.set()
 
 
+def unfinished_folder(path: Path) -> Path:
+    """Return where an experiment keeps what it has of a point, such as checkpoints, until the point is written."""
+    return path.parent / "unfinished" / path.stem
+
+
 def _write(experiment: ModuleType, path: Path, point: Any, provenance: Provenance) -> None:
-    start = time.monotonic()
+    start, unfinished = time.monotonic(), unfinished_folder(path)
+    keeps_some = len(signature(experiment.run).parameters) > 1
     try:
-        dataset = experiment.run(point)
+        dataset = experiment.run(point, unfinished) if keeps_some else experiment.run(point)
         with _interrupt_held_back():
             save(path, dataset, provenance, seconds=time.monotonic() - start)
+        shutil.rmtree(unfinished, ignore_errors=True)
     except (ValueError, ArithmeticError) as error:
         error.add_note(f"at the point {path.stem}")
         raise

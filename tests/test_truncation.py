@@ -74,7 +74,7 @@ def test_only_the_last_steps_have_a_gradient_where_one_answer_is_asked(truncatio
     """By hand: the carry is detached where the last steps begin; sequences that have ended before have no more."""
     model, same = classifier(), classifier()
     train(model, TASK, SGD, TrainingConfig(1, 8, truncation=truncation))
-    batch = next(TASK.batches("train", 8, seed=0, epochs=None))
+    batch = jax.tree.map(jnp.asarray, next(TASK.batches("train", 8, seed=0, epochs=None)))
     start = STEPS - truncation
 
     def loss(model):
