@@ -5,13 +5,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from networks import elman, noise
 from stepwise import HIDDEN, LENGTHS, TwoLayers, loss_at_every_step, sequences
 
 from rnn_dynamics.layers import Recurrence, Stacked
-from rnn_dynamics.training import clip_each_step
+from rnn_dynamics.training import clip_each_step, clip_states, make_clipping
 from rnn_dynamics.training.recipe import backpropagate
 from rnn_dynamics.types import Batch
 
@@ -181,9 +182,9 @@ def last_state(model, batch):
 
 
 def test_a_gradient_that_overflows_is_bounded():
-    """A tanh network of gain 12 over 200 steps in single precision; clipped adjoints of 1 add up to T sqrt(B) at most.
+    """A tanh network of gain 12 over 200 steps in single precision; the plain gradient is NaN.
 
-    The gradient by the bias is a sum over steps of D_t delta_t, with D_t <= 1.
+    That by the bias is the sum over steps of D_t delta_t, with entries of D_t and norms of delta_t up to 1.
     """
     layer = Recurrence(elman(hidden=32, gain=12.0, dtype=jnp.float32), checkpoint_every="sqrt")
     batch = Batch(noise(200).astype(jnp.float32)[None], None, None)
@@ -231,6 +232,33 @@ def test_what_a_model_keeps_moves_on():
         for m in models
     ]
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.mark.slow
+def test_an_ensemble_of_trainings_is_those_one_by_one():
+    """Three updates of a model's own parameters, in the backward pass and after it clipped at traced thresholds."""
+    graph, params, rest = nnx.split(Recurrence(elman(hidden=4, features=2, gain=3.0)), nnx.Param, ...)
+
+    def trained(step_threshold, ratio):
+        optimizer = optax.chain(make_clipping("unit_ratio", ratio), optax.adam(0.01))
+        rule = clip_each_step(step_threshold)
+
+        def update(learned, _):
+            params, state = learned
+            found = rule(sines, nnx.merge(graph, params, rest, copy=True), BATCH_OF_ALL)
+            updates, state = optimizer.update(found.gradient, state, params)
+            return (optax.apply_updates(params, updates), state), found.report
+
+        (params_after, state), report = jax.lax.scan(update, (params, optimizer.init(params)), length=3)
+        return params_after, clip_states(state)[0], report
+
+    thresholds = jnp.array([0.5, 12.0, np.inf]), jnp.array([0.05, np.inf, 0.2])
+    together = jax.jit(jax.vmap(trained))(*thresholds)
+    alone = jax.jit(trained)
+    one_by_one = [alone(*pair) for pair in zip(*thresholds, strict=True)]
+    assert_close(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one), 1e-12)
+    np.testing.assert_array_equal(together[1].clipped, [3, 0, 3])
+    assert np.all(together[2]["step_clipped_share"][2] == 0)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])
