@@ -41,8 +41,8 @@ def clip_each_step(threshold: float | Array) -> GradientRule:
     before over these, 1 if there was none. The angle to the gradient without clipping is left out, for it costs a
     second backward pass: `angle_between(clipped, backpropagate(...).gradient)` gives it.
 
-    Cost: that of `dynamics.loss_adjoints`: the scan goes step by step, without what makes `Recurrence` fast on CPUs.
-    Memory: two numbers for each step, example and layer.
+    Cost: one backward pass through a scan that goes step by step, without what makes `Recurrence` fast on CPUs (see
+    `dynamics.loss_adjoints`). Memory: two numbers for each step, example and layer.
 
     Args:
         threshold: c > 0, a norm: loss per unit of state. May be traced.
@@ -100,10 +100,9 @@ def _shorten_backward(kept: tuple[Array, _Heard], cotangent: State) -> tuple[Sta
     norm = cotangent_norm(cotangent)
     length = limit.astype(norm.dtype)
     reached = (norm > 0) & jnp.isfinite(norm)
-    longer = reached & (norm > length)
-    norm = jnp.where(longer, norm, jnp.minimum(length, 1))  # where nothing is to be done, one that is within the limit
+    log_factor = jnp.where(reached & (norm > length), log_ratio(length, norm), 0)
     cotangent = jax.tree.map(lambda leaf: shortened(leaf, norm.reshape(-1, *[1] * (leaf.ndim - 1)), length), cotangent)
-    heard = _Heard(reached, jnp.where(longer, log_ratio(length, norm), 0))
+    heard = _Heard(reached, log_factor)
     return cotangent, jnp.zeros_like(limit), jax.tree.map(lambda new, zero: new.astype(zero.dtype), heard, probes)
 
 

@@ -24,7 +24,7 @@ def euclidean_norm(entries: Array, axis: int | tuple[int, ...] | None = None) ->
     sizes = jnp.abs(entries)
     sizes = sizes.astype(jnp.promote_types(sizes.dtype, jnp.float32))
     largest = jnp.max(sizes, axis=axis, keepdims=True, initial=0)
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), _invertible(largest), 1)
     norm = scale * jnp.sqrt(jnp.sum((sizes / scale) ** 2, axis=axis, keepdims=True))
     return norm if keep else norm.reshape(())
 
@@ -46,13 +46,20 @@ def with_norm(entries: Array, norm: Array, length: float | Array) -> Array:
     Returns:
         The entries, in their dtype.
     """
+    scale = _invertible(norm)
+    rest = jnp.asarray(length).astype(norm.dtype) / (norm / scale)
     wide = jnp.promote_types(entries.dtype, norm.dtype)  # a half's own range may not reach the norm
-    unit = entries.astype(wide) / norm.astype(wide)
-    return (unit * jnp.asarray(length).astype(unit.real.dtype)).astype(entries.dtype)
+    return (entries.astype(wide) / scale.astype(wide) * rest.astype(wide)).astype(entries.dtype)
+
+
+def _invertible(size: Array) -> Array:
+    """Move a size > 0 to where its inverse is a normal number too: XLA multiplies by it instead of dividing."""
+    limits = jnp.finfo(size.dtype)
+    return jnp.clip(size, 8 * limits.tiny, limits.max / 8)
 
 
 def shortened(entries: Array, norm: Array, limit: float | Array) -> Array:
-    """Return entries with the norm min(norm, limit), those within the limit exactly as they came.
+    """Return entries with the norm min(norm, limit); those within the limit, or of no finite norm, just as they came.
 
     Args:
         entries: any shape.
@@ -63,8 +70,9 @@ def shortened(entries: Array, norm: Array, limit: float | Array) -> Array:
         The entries, in their dtype.
     """
     limit = jnp.asarray(limit).astype(norm.dtype)
-    longer = norm > limit
-    return jnp.where(longer, with_norm(entries, jnp.where(longer, norm, 1), limit), entries)
+    longer = (norm > limit) & jnp.isfinite(norm)
+    cut = with_norm(entries, jnp.where(longer, norm, 1), jnp.where(longer, limit, 1))
+    return jnp.where(longer, cut, entries)
 
 
 def log_ratio(after: Array, before: Array) -> Array:

@@ -58,7 +58,19 @@ def clip_by_percentile(threshold: float | Array, *, window: int = 1024) -> optax
     def rule(gradient: PyTree, params: PyTree, own: NormHistory) -> tuple[PyTree, NormHistory]:
         norm = global_norm(gradient).astype(own.norms.dtype)
         norms = own.norms.at[own.seen % window].set(norm)
-        limit = jnp.nanpercentile(norms, threshold)
+        limit = _percentile(norms, jnp.minimum(own.seen + 1, window), threshold)
         return jax.tree.map(lambda leaf: shortened(leaf, norm, limit), gradient), NormHistory(norms, own.seen + 1)
 
     return reporting(rule, keeps_direction=True, initial_own=initial_own)
+
+
+def _percentile(numbers: Array, count: Array, percent: float | Array) -> Array:
+    """Interpolate linearly in the first `count` of the numbers in order; the others are NaN, which comes last.
+
+    Unlike `jnp.nanpercentile`, equal numbers have just this number as every percentile.
+    """
+    ordered = jnp.sort(numbers)
+    place = (jnp.asarray(percent) / 100 * (count - 1)).astype(numbers.dtype)
+    below = jnp.floor(place).astype(jnp.int32)
+    low, high = ordered[below], ordered[jnp.minimum(below + 1, count - 1)]
+    return low + (place - below.astype(place.dtype)) * (high - low)
