@@ -83,9 +83,9 @@ def unfinished_folder(path: Path) -> Path:
 
 def _write(experiment: ModuleType, path: Path, point: Any, provenance: Provenance) -> None:
     start, unfinished = time.monotonic(), unfinished_folder(path)
-    keeps_some = len(signature(experiment.run).parameters) > 1
+    keeps_some = "unfinished" in signature(experiment.run).parameters
     try:
-        dataset = experiment.run(point, unfinished) if keeps_some else experiment.run(point)
+        dataset = experiment.run(point, unfinished=unfinished) if keeps_some else experiment.run(point)
         with _interrupt_held_back():
             save(path, dataset, provenance, seconds=time.monotonic() - start)
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -166,6 +166,25 @@ def test_experiments_run_in_double_precision_and_the_caller_is_left_alone(line, 
     assert (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision) == before
 
 
+def test_what_a_point_keeps_while_it_is_computed_is_there_again_and_gone_in_the_end(line, folder, monkeypatch):
+    found = []
+
+    def keeps(point, unfinished, run=line.run):
+        found.append(sorted(path.name for path in unfinished.glob("*")))
+        unfinished.mkdir(parents=True, exist_ok=True)
+        (unfinished / "half").write_text(str(point))
+        if len(found) == 1:
+            raise KeyboardInterrupt
+        return run(point)
+
+    monkeypatch.setattr(line, "run", keeps)
+    with pytest.raises(KeyboardInterrupt):
+        run(line, folder, "smoke")
+    run(line, folder, "smoke")
+    assert found == [[], ["half"], []]
+    assert not list((folder / "line" / "unfinished").glob("*"))
+
+
 def test_progress_shows_on_a_terminal_and_nowhere_else(line, folder, monkeypatch, capsys):
     run(line, folder, "smoke")
     assert capsys.readouterr() == ("", "")
