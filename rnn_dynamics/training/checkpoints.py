@@ -35,7 +35,7 @@ class Checkpoints:
         ValueError: every or keep < 1.
     """
 
-    folder: Path
+    folder: Path | str
     every: int = 500
     keep: int = 2
 
@@ -56,9 +56,10 @@ class Checkpoints:
         """
         from filelock import FileLock, Timeout
 
-        prepare_folder(self.folder)
+        folder = Path(self.folder)
+        prepare_folder(folder)
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
+            with FileLock(folder / ".lock", timeout=0):
                 store = CheckpointStore(self)
                 try:
                     yield store
@@ -66,7 +67,7 @@ class Checkpoints:
                 finally:
                     store.close()
         except Timeout:
-            raise CheckpointError(f"{self.folder} is in use by another training") from None
+            raise CheckpointError(f"{folder} is in use by another training") from None
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class CheckpointStore:
         import orbax.checkpoint as ocp
 
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step, and of its plans
-        self.folder = options.folder
+        self.folder = Path(options.folder)
         self._ocp = ocp
         self._saving: int | None = None
         self._manager = ocp.CheckpointManager(

@@ -44,7 +44,7 @@ def train(
     *,
     numbers: Mapping[str, float] | None = None,
     probes: Sequence[Probe] = (),
-    checkpoints: Checkpoints | Path | None = None,
+    checkpoints: Checkpoints | Path | str | None = None,
     watchers: Sequence[Watcher] = (),
 ) -> TrainingRecord:
     """Train a model in place.
@@ -97,7 +97,7 @@ def train_ensemble(
     seeds: Sequence[int] | None = None,
     numbers: Mapping[str, float | Sequence[float]] | None = None,
     probes: Sequence[Probe] = (),
-    checkpoints: Checkpoints | Path | None = None,
+    checkpoints: Checkpoints | Path | str | None = None,
     watchers: Sequence[Watcher] = (),
 ) -> TrainingRecord:
     """Train many models of one architecture in place, as one vectorised program.
@@ -209,5 +209,5 @@ def _copied(state: TrainState) -> TrainState:
     return jax.tree.map(jnp.copy, state)
 
 
-def _checkpoints(checkpoints: Checkpoints | Path | None) -> Checkpoints | None:
-    return Checkpoints(Path(checkpoints)) if isinstance(checkpoints, str | Path) else checkpoints
+def _checkpoints(checkpoints: Checkpoints | Path | str | None) -> Checkpoints | None:
+    return Checkpoints(checkpoints) if isinstance(checkpoints, str | Path) else checkpoints
