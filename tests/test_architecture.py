@@ -29,7 +29,7 @@ MAY_IMPORT_OF_OURS = {
     ".theory": ".theory .types .cells.activations",
     ".tasks": ".tasks .types",
     ".models": ".models .layers .cells .types",
-    ".training": ".training .models .dynamics .types",
+    ".training": ".training .models .dynamics .taps .types",
     "experiments": ". experiments.runner",
     "experiments.runner": ". experiments",
     "experiments.shares": ". experiments",
