@@ -60,7 +60,7 @@ def test_linear_units_with_orthogonal_weights_and_traced_targets():
 )
 def test_gradient_against_finite_differences(cell, penalty):
     """Richardson's extrapolation of central differences leaves (1e-4)^4 times derivatives of fifth order: 2e-5 of the
-    gradient at ten times the step, so 2e-9 here, beside 1e-15 / 1e-4 of rounding."""
+    gradient at ten times the step, so 2e-9 here; rounding leaves 1e-7 of it where three steps share a QR."""
     model, batch = model_of(cell), batch_of(12)
     graph, state = nnx.split(model)
     _, gradient = value_and_gradient(model, penalty, batch)
@@ -74,7 +74,7 @@ def test_gradient_against_finite_differences(cell, penalty):
 
         coarse, fine = ((at(step) - at(-step)) / (2 * step) for step in (1e-4, 5e-5))
         along = sum(map(jnp.vdot, jax.tree.leaves(gradient), jax.tree.leaves(direction)))
-        np.testing.assert_allclose(along, (4 * fine - coarse) / 3, rtol=1e-7, atol=0)
+        np.testing.assert_allclose(along, (4 * fine - coarse) / 3, rtol=1e-6, atol=0)
 
 
 @pytest.mark.slow
