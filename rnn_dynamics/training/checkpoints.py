@@ -3,6 +3,9 @@
 import hashlib
 import json
 import logging
+import os
+import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,7 +62,7 @@ class Checkpoints:
         folder = Path(self.folder)
         prepare_folder(folder)
         try:
-            with FileLock(folder / ".lock", timeout=0):
+            with FileLock(folder / ".lock", timeout=0), _quiet():
                 store = CheckpointStore(self)
                 try:
                     yield store
@@ -95,7 +98,6 @@ class CheckpointStore:
     def __init__(self, options: Checkpoints):
         import orbax.checkpoint as ocp
 
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step, and of its plans
         self.folder = Path(options.folder)
         self._ocp = ocp
         self._saving: int | None = None
@@ -180,8 +182,7 @@ class CheckpointStore:
         except Exception as error:  # tensorstore's errors are ValueErrors, Orbax's of many kinds
             before = [known for known in self._manager.all_steps(read=True) if known != step]
             intact = f"that of step {max(before)} is intact" if before else "there is none before it"
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            sentence = f"the checkpoint of step {step} cannot be written in {self.folder} ({reason}); {intact}"
+            sentence = f"the checkpoint of step {step} cannot be written in {self.folder} ({_reason(error)}); {intact}"
             raise CheckpointError(sentence) from error
 
     def _unreadable(self, step: int, reason: str) -> str:
@@ -196,6 +197,33 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{self.folder} holds checkpoints of another training ({differences}): take another one, or remove it"
             )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to one sentence: Orbax logs every step, and its threads print the errors that it raises here anyway."""
+    logger, hook = logging.getLogger("absl"), threading.excepthook
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+
+    def unless_raised_here(thrown: threading.ExceptHookArgs) -> None:
+        if not type(thrown.thread).__module__.startswith("orbax."):
+            hook(thrown)
+
+    threading.excepthook = unless_raised_here
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    """Say in words why something cannot be written; tensorstore has the system's error number within its message."""
+    number = re.search(r"os_error_code='(\d+)'", str(error)) or re.search(r"Errno (\d+)", str(error))
+    if number:
+        return os.strerror(int(number[1]))
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _digest(arrays: Arrays) -> str:
