@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from rnn_dynamics.training.probes.probe import Probe
+from rnn_dynamics.training.probes.probe import Label, Probe
 
 STEP = "step"
 """Name of the updates that were made before a measurement, among a probe's quantities."""
@@ -18,7 +18,7 @@ MEMBER = "member"
 class ProbeHistory:
     """Arrays of every probe, stacked over its measurements.
 
-    A measurement of an ensemble has one leading axis more than the labels of its probe name; all of a history have it,
+    A measurement of an ensemble has one leading axis more than the labels of its probe name; all of one probe have it,
     or none. What is kept is NumPy's.
 
     Args:
@@ -77,7 +77,7 @@ class ProbeHistory:
             if shapes != before:
                 raise ValueError(f"probe {name!r} must measure arrays of one shape, {before}, got {shapes}")
 
-    def _labels(self, name: str) -> Mapping[str, Any]:
+    def _labels(self, name: str) -> Mapping[str, Label]:
         return self.probes[name].labels
 
     def to_arrays(self) -> dict[str, np.ndarray]:

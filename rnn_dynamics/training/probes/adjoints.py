@@ -21,7 +21,7 @@ class Adjoints(Probe):
     """The norms of a loss's gradient by each step's state and weights, by `loss_adjoints`, on a fixed batch.
 
     Attributes:
-        batch: what the loss reads.
+        batch: what the loss reads; its lengths say which steps an example has.
         loss: (model, batch) -> losses [B].
 
     Raises:

@@ -20,8 +20,8 @@ from rnn_dynamics.training.probes.probe import Coordinate, Label, Probe
 class Exponents(Probe):
     """The k leading exponents by `lyapunov_spectrum`, over S streams of inputs.
 
-    Each stream is run from the cell's own initial carry. The streams are independent, and so is the error: with one
-    stream alone there is none, NaN.
+    Each stream is run from the cell's own initial carry. The streams are independent, and their scatter is the
+    error: NaN with one stream alone, and where an exponent is not finite.
 
     Attributes:
         inputs: features [S, T, F], or tokens [S, T], which the model encodes; both transients included.

@@ -5,7 +5,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -78,7 +77,7 @@ class Reach(Probe):
         log_norm, standard_error, _ = mean_of_batches(samples, np.ones(len(samples)))
         steps, steps_standard_error = reach_of(log_norm, standard_error)
         return {
-            "steps": jnp.asarray(steps, samples.dtype),
+            "steps": steps,
             "steps_standard_error": steps_standard_error,
             "log_norm": log_norm,
             "log_norm_standard_error": standard_error,

@@ -50,7 +50,7 @@ class RecurrentMatrix(Probe):
         # Powers of two leave no rounding, so a linear map passes exactly.
         if not np.array_equal(blocks_of(cell, 2.0), 2 * np.asarray(once), equal_nan=True):
             raise ValueError(
-                f"model must have a cell whose recur is linear in the state, {type(cell).__name__} has not"
+                f"model must have a cell whose recur is linear in the state, that of {type(cell).__name__} is not"
             )
 
     def coordinates(self, model: nnx.Module) -> dict[str, Coordinate]:

@@ -20,7 +20,7 @@ EXAMPLES = 16
 """Examples of the batch for the adjoints."""
 
 
-def standard_probes(model: nnx.Module, task: Task, *, seed: int, every: int = 100) -> tuple[Probe, ...]:
+def standard_probes(model: nnx.Module, task: Task, *, seed: int, every: int = Probe.every) -> tuple[Probe, ...]:
     """Make probes of exponents, reach, adjoints, recurrent weights and gates, of examples to test on.
 
     Together they take some percent of the time of the training between them. They look at one batch of 16 examples,
