@@ -1,11 +1,15 @@
-"""A training with everything in it, to be killed: `python -m trained_and_killed FOLDER RESULT [kill-at]`."""
+"""A training with everything in it, to be killed: `python -m trained_and_killed FOLDER [RESULT]`.
 
-import os
+Without a RESULT the disk is full after a while.
+"""
+
+import resource
 import signal
 import sys
+import time
 from functools import cache
+from pathlib import Path
 
-import jax
 import numpy as np
 import optax
 from flax import nnx
@@ -52,16 +56,30 @@ def contents(model, record):
     return {**state, **record.series, **evaluations, **clipping, **record.probes.to_arrays()}
 
 
-def main():
-    folder, result, *kill_at = sys.argv[1:]
+def on_a_disk_that_fills(folder):
+    """Train; once the second checkpoint is there no file can grow: the system's limit stands for a full disk."""
 
-    def kill(news):
-        if kill_at and news.made >= int(kill_at[0]):
-            os.kill(os.getpid(), signal.SIGKILL)
+    def fill(news):
+        if news.made > 20:
+            while not (Path(folder) / "20").exists():
+                time.sleep(0.01)
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
 
-    np.savez(result, **{name.replace("/", "|"): array for name, array in contents(*trained(folder, [kill])).items()})
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        trained(folder, [fill])
+    except OSError as error:
+        print(type(error).__name__, error)
+
+
+def main(folder, result=None):
+    if result is None:
+        on_a_disk_that_fills(folder)
+    else:
+        arrays = contents(*trained(folder))
+        np.savez(result, **{name.replace("/", "|"): array for name, array in arrays.items()})
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")
-    main()
+    main(*sys.argv[1:])
