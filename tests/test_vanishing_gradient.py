@@ -73,7 +73,7 @@ def trained():
 def authors_omega(model, batch):
     """The formula of the authors' code, with norms in the place of their squares: a function of W with h, d fixed."""
     kernel, head = np.array(model.cell.recurrent_kernel[...]), np.array(model.head.kernel[...])
-    hidden = np.array(model.hidden(batch.inputs, batch.lengths))
+    hidden = np.array(model.read(batch.inputs, batch.lengths)[1])
     outputs = np.array(model(batch.inputs, batch.lengths))
     residual = np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True) - np.eye(outputs.shape[1])[batch.targets]
     adjoints, slopes = [], []

@@ -24,9 +24,11 @@ from rnn_dynamics.training.penalties import (
 )
 from rnn_dynamics.training.probe_history import ProbeHistory
 from rnn_dynamics.training.probes import Probe, standard_probes
+from rnn_dynamics.training.progress import ProgressBar
 from rnn_dynamics.training.recipe import LossGradient, Recipe, TaskLoss, backpropagate
 from rnn_dynamics.training.record import TrainingBroke, TrainingRecord
 from rnn_dynamics.training.run import CHECK_EVERY, News
+from rnn_dynamics.training.tensorboard import TensorBoardWriter
 
 __all__ = [
     "CHECK_EVERY",
@@ -41,9 +43,11 @@ __all__ = [
     "NormStabilizer",
     "Probe",
     "ProbeHistory",
+    "ProgressBar",
     "Recipe",
     "SoftOrthogonality",
     "TaskLoss",
+    "TensorBoardWriter",
     "TrainingBroke",
     "TrainingConfig",
     "TrainingRecord",

@@ -1,6 +1,7 @@
 """What happened in a training: its series, evaluations and probes, of one network or of an ensemble."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,6 +24,7 @@ class TrainingRecord:
         solved_step: [], batches seen when an evaluation called the task solved and training stopped; -1 if none did.
         clipping: how often and by how much; None without clipping.
         probes: what they measured.
+        probe_share: of the run time, taken by them, compiling left out; NaN where they measured less than three times.
     """
 
     series: Mapping[str, np.ndarray]
@@ -32,6 +34,7 @@ class TrainingRecord:
     solved_step: np.ndarray
     clipping: ClipReport | None
     probes: ProbeHistory
+    probe_share: float = math.nan
 
     @property
     def loss(self) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -116,12 +118,34 @@ def run(
     return training.state, training.record()
 
 
+class Clock:
+    """The probes' share of the time once all is compiled: from the end of the second probing to the end of the last."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+        self._lasted: list[float] = []
+
+    @contextmanager
+    def probing(self) -> Iterator[None]:
+        """Count the time of the block."""
+        start = time.perf_counter()
+        yield
+        self._ends.append(time.perf_counter())
+        self._lasted.append(self._ends[-1] - start)
+
+    def share(self) -> float:
+        """Return the share, NaN where there have been less than three probings."""
+        # Probes are compiled at the first one, and the first updates between it and the second.
+        return sum(self._lasted[2:]) / (self._ends[-1] - self._ends[1]) if len(self._ends) > 2 else math.nan
+
+
 class _Training:
     def __init__(
         self, program: Program, state: TrainState, probes: ProbeHistory, store: CheckpointStore | None
     ) -> None:
         self.program, self.state, self.store = program, state, store
         self.probes = list(probes.probes.values())
+        self.clock = Clock()
         self.log = _Log(probes)
         self.batches = program.batches()
         self.settings = {
@@ -179,9 +203,12 @@ class _Training:
 
     def _probe(self) -> dict[str, Any]:
         due = [probe for probe in self.probes if self.log.made % probe.every == 0]
-        told = {probe.name: self.program.ask(self.state, probe.measure) for probe in due}
-        if told:
-            self.log.probes.append(self.log.made, told)
+        if not due:
+            return {}
+        jax.block_until_ready(self.state.learned)  # for the clock, which would count updates that are still waiting
+        with self.clock.probing():
+            told = {probe.name: self.program.ask(self.state, probe.measure) for probe in due}
+        self.log.probes.append(self.log.made, told)
         return told
 
     def _save(self) -> None:
@@ -202,6 +229,7 @@ class _Training:
             state.solved_step,
             clip_report(state.optimizer_state) if clip_states(state.optimizer_state) else None,
             self.log.probes,
+            self.clock.share(),
         )
 
 
