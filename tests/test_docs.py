@@ -16,6 +16,8 @@ from rnn_dynamics.cells import CELLS
 from rnn_dynamics.cells.activations import ACTIVATIONS
 from rnn_dynamics.cells.initializers import RECURRENT_INITIALIZERS
 from rnn_dynamics.tasks import TASKS
+from rnn_dynamics.training import CLIPPINGS, PENALTIES
+from rnn_dynamics.training.probes import PROBES
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_EXAMPLES = ROOT / "docs" / "PAPER_MAP.md"
@@ -23,6 +25,7 @@ PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {WITHOU
 QUANTITIES = ROOT / "docs" / "quantities.md"
 ANY_NETWORK = ROOT / "docs" / "any_network.md"
 TASKS_PAGE = ROOT / "docs" / "tasks.md"
+TRAINING_PAGE = ROOT / "docs" / "training.md"
 
 
 def code_of(page, framework=None):
@@ -61,6 +64,12 @@ def test_every_quantity_is_on_the_page():
     functions = {name for name in dynamics.__all__ if inspect.isfunction(getattr(dynamics, name))}
     assert len(functions) > 15
     assert functions <= named
+
+
+def test_every_clipping_penalty_and_probe_is_on_the_page():
+    named = set(re.findall(r"\b\w+\b", TRAINING_PAGE.read_text(encoding="utf-8")))
+    assert set(CLIPPINGS) <= named
+    assert {penalty.__name__ for penalty in PENALTIES.values()} | set(PROBES) <= named
 
 
 def test_every_task_has_a_row_with_its_metric_and_defaults():
