@@ -1,5 +1,6 @@
 """An ensemble trained as one program: every member does what it would do alone."""
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -8,7 +9,7 @@ from largest_so_far import TASK, LargestSoFar, assert_trees_close, classifier, c
 from rnn_dynamics.cells import GRUCell
 from rnn_dynamics.models import make_model
 from rnn_dynamics.tasks import make_task
-from rnn_dynamics.training import TrainingBroke, TrainingConfig, train, train_ensemble
+from rnn_dynamics.training import TrainingBroke, TrainingConfig, train, train_ensemble, update
 from rnn_dynamics.types import Batch
 
 RATES, SEEDS, WEIGHTS = (0.05, 0.02, 0.05), (0, 0, 4), (1, 2, 3)
@@ -30,6 +31,16 @@ def numbers(rates=RATES):
     return {"learning_rate": list(rates), "threshold": 0.6}
 
 
+@pytest.fixture(params=["one by one", pytest.param("at once", marks=pytest.mark.slow)])
+def either_way(request, monkeypatch):
+    """As on CPUs, and as on accelerators."""
+    if request.param == "at once":
+        monkeypatch.setattr(update, "over_members", lambda function, members: jax.vmap(function)(members))
+    for compiled in (update.compiled_ensemble_update, update.compiled_question):
+        compiled.cache_clear()
+
+
+@pytest.mark.usefixtures("either_way")
 def test_every_member_is_what_it_would_be_alone():
     models = [classifier(seed=seed) for seed in WEIGHTS]
     config = TrainingConfig(steps=9, batch_size=8, evaluate_every=4)
@@ -47,6 +58,7 @@ def test_every_member_is_what_it_would_be_alone():
         assert record.clipping.share[member] == own.clipping.share
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_member_that_breaks_is_frozen_and_recorded_and_the_others_go_on():
     """A rate of 1e308 sends the weights so far that the loss breaks."""
     models = [classifier(seed=seed) for seed in WEIGHTS]

@@ -116,6 +116,22 @@ def compiled_update(method: Method) -> Callable[..., tuple[TrainState, dict[str,
     return jax.jit(partial(update, method), donate_argnums=1)
 
 
+def over_members(function: Callable[[Any], Any], members: Any) -> Any:
+    """Apply a function to every member of an ensemble, within one program.
+
+    On accelerators all at once. On CPUs one after the other: batched small matrix products are no faster there than one
+    by one (benchmarks/training.py), and what every member computes stays the same to the last bit.
+
+    Args:
+        function: of one member.
+        members: pytree of arrays with a leading axis [E].
+
+    Returns:
+        What it returns, with a leading axis [E].
+    """
+    return jax.lax.map(function, members) if jax.default_backend() == "cpu" else jax.vmap(function)(members)
+
+
 @lru_cache(maxsize=16)
 def compiled_question(network: Network, question: Callable[..., Any], ensemble: bool) -> Callable[..., Any]:
     """Return `ask(learned, *arguments)`, the answer of `question(model, *arguments)` of a model in evaluation mode.
@@ -133,7 +149,7 @@ def compiled_question(network: Network, question: Callable[..., Any], ensemble: 
 
     if not ensemble:
         return jax.jit(ask)
-    return jax.jit(lambda learned, *arguments: jax.vmap(lambda one: ask(one, *arguments))(learned))
+    return jax.jit(lambda learned, *arguments: over_members(lambda one: ask(one, *arguments), learned))
 
 
 @lru_cache(maxsize=8)
@@ -147,10 +163,20 @@ def compiled_ensemble_update(method: Method) -> Callable[..., tuple[TrainState, 
     def every(
         numbers: Mapping[str, Array], state: TrainState, batches: Batch, orders: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        def one(numbers: Mapping[str, Array], state: TrainState, order: Array) -> Any:
-            return update(method, numbers, state, jax.tree.map(lambda leaf: jnp.asarray(leaf)[order], batches))
+        def one(own: tuple[Mapping[str, Array], TrainState, Array]) -> Any:
+            numbers, state, order = own
 
-        return jax.vmap(one)(numbers, state, orders)
+            def moved() -> Any:
+                return update(method, numbers, state, jax.tree.map(lambda leaf: jnp.asarray(leaf)[order], batches))
+
+            def left() -> Any:
+                shapes = jax.eval_shape(moved)[1]
+                return state, jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
+
+            # Saves the work where members go one after the other; at once, all are updated and these forget it.
+            return jax.lax.cond(state.stopped, left, moved)
+
+        return over_members(one, (numbers, state, orders))
 
     return jax.jit(every, donate_argnums=1)
 
