@@ -29,7 +29,7 @@ from rnn_dynamics.training import clip_by_global_norm
 
 START, TARGET = 0.5, 0.7
 WALL_WEIGHT = 5.0
-SURFACE = {"w": np.linspace(4.0, 6.0, 41), "b": np.linspace(-3.4, -1.6, 37)}
+SURFACE = {"w": np.linspace(3.95, 5.95, 41), "b": np.linspace(-4.1, -0.5, 37)}
 ACROSS_WALL = np.linspace(-8, 8, 321)
 """Offsets in b at which gradient and curvature are looked at, in widths of the wall."""
 
