@@ -32,13 +32,17 @@ def summarise(datasets: list[xr.Dataset]) -> pd.DataFrame:
     runs = {key: points[0] for key, points in by_series(datasets, "horizon", "learning_rate").items()}
     longest = max(horizon for horizon, _ in runs)
     table: list[dict[str, Any]] = []
+    shown = longest, min((rate for _, rate in runs), key=lambda rate: abs(rate - SHOWN_RATE))
     for (horizon, rate), dataset in runs.items():
-        series = {"horizon": horizon, "learning_rate": rate}
-        table += [row for method in dataset["method"].values for row in _ends(series, dataset.sel(method=method))]
-        if horizon == longest:
-            table += [row for method in dataset["method"].values for row in _losses(series, dataset.sel(method=method))]
-        if horizon == longest and rate == min((other for _, other in runs), key=lambda other: abs(other - SHOWN_RATE)):
-            table += [*_surface(horizon, dataset), *_paths(series, dataset)]
+        for method in dataset["method"].values:
+            series = {"horizon": horizon, "learning_rate": rate, "method": str(method)}
+            of_method = dataset.sel({"method": method})  # as a keyword it would be a way of interpolating
+            table += _ends(series, of_method)
+            if horizon == longest:
+                table += _losses(series, of_method)
+            if (horizon, rate) == shown:
+                table += [row for seed in range(SHOWN_SEEDS) for row in _path(series, of_method.sel(seed=seed))]
+    table += _surface(longest, runs[shown])
     for horizon, dataset in {horizon: dataset for (horizon, _), dataset in runs.items()}.items():
         table += _wall(horizon, dataset)
     return pd.DataFrame(table)
@@ -46,11 +50,10 @@ def summarise(datasets: list[xr.Dataset]) -> pd.DataFrame:
 
 def _ends(series: dict[str, Any], dataset: xr.Dataset) -> list[dict[str, Any]]:
     """Tell how the paths of one method end, and how long their longest step was."""
-    own = {**series, "method": str(dataset["method"].values)}
     at_bottom = dataset["loss"].isel(update=-1).values < REACHED
     low, high = wilson_interval(int(at_bottom.sum()), at_bottom.size)
     share = {
-        **own,
+        **series,
         "quantity": "share_at_bottom",
         "units": "1",
         "mean": at_bottom.mean(),
@@ -62,13 +65,14 @@ def _ends(series: dict[str, Any], dataset: xr.Dataset) -> list[dict[str, Any]]:
     }
     steps = np.hypot(*dataset["path"].diff("update").values).max(axis=-1)
     longest = [xr.DataArray(np.log10(step)) for step in steps]
-    return [share, *rows(own, "log10_longest_step", "decades", longest)]
+    return [share, *rows(series, "log10_longest_step", "decades", longest)]
 
 
 def _losses(series: dict[str, Any], dataset: xr.Dataset) -> list[dict[str, Any]]:
-    own = {**series, "method": str(dataset["method"].values)}
     shown = dataset["loss"].sel(update=_shown(dataset.sizes["update"]))
-    return list(rows(own, "loss", "1", [shown.isel(seed=number) for number in range(shown.sizes["seed"])], x="update"))
+    return list(
+        rows(series, "loss", "1", [shown.isel(seed=number) for number in range(shown.sizes["seed"])], x="update")
+    )
 
 
 def _shown(updates: int) -> np.ndarray:
@@ -77,44 +81,22 @@ def _shown(updates: int) -> np.ndarray:
 
 
 def _surface(horizon: int, dataset: xr.Dataset) -> list[dict[str, Any]]:
+    loss = dataset["loss_surface"]
+    places = zip(*(x.values.ravel() for x in xr.broadcast(dataset["w"], dataset["bias"], loss)), strict=True)
     return [
-        {
-            "horizon": horizon,
-            "quantity": "loss_surface",
-            "units": "1",
-            "x": weight,
-            "y": bias,
-            "mean": float(dataset["loss_surface"].sel(w=weight, b=bias)),
-        }
-        for weight in dataset["w"].values
-        for bias in dataset["b"].values
+        {"horizon": horizon, "quantity": "loss_surface", "units": "1", "x": weight, "y": bias, "mean": value}
+        for weight, bias, value in places
     ]
 
 
-def _paths(series: dict[str, Any], dataset: xr.Dataset) -> list[dict[str, Any]]:
-    """Keep where the first paths were at some updates, x and y the parameters; "mean" is the loss there."""
-    return [
-        {
-            **series,
-            "method": method,
-            "seed": seed,
-            "quantity": "path",
-            "units": "1",
-            "x": float(at["path"].sel(parameter="w")),
-            "y": float(at["path"].sel(parameter="b")),
-            "mean": float(at["loss"]),
-        }
-        for method in dataset["method"].values
-        for seed in dataset["seed"].values[:SHOWN_SEEDS]
-        for at in (dataset.sel(method=method, seed=seed, update=update) for update in _kept(dataset, method, seed))
-    ]
-
-
-def _kept(dataset: xr.Dataset, method: str, seed: int) -> np.ndarray:
-    """Choose updates of one path: evenly, and both ends of its longest step, which must not be cut short."""
-    path = dataset["path"].sel(method=method, seed=seed)
+def _path(series: dict[str, Any], dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """Keep where one path was at some updates, both ends of its longest step among them; x and y are w and b."""
+    path = dataset["path"]
     longest = int(np.hypot(*path.diff("update").values).argmax())
-    return np.unique([*_shown(dataset.sizes["update"]), longest, longest + 1])
+    kept = np.unique([*_shown(path.sizes["update"]), longest, longest + 1])
+    places = zip(*path.sel(update=kept).values, dataset["loss"].sel(update=kept).values, strict=True)
+    own = {**series, "seed": int(dataset["seed"]), "quantity": "path", "units": "1"}
+    return [{**own, "x": weight, "y": bias, "mean": loss} for weight, bias, loss in places]
 
 
 def _wall(horizon: int, dataset: xr.Dataset) -> list[dict[str, Any]]:

@@ -29,7 +29,9 @@ from rnn_dynamics.training import clip_by_global_norm
 
 START, TARGET = 0.5, 0.7
 WALL_WEIGHT = 5.0
-SURFACE = {"w": np.linspace(3.95, 5.95, 41), "b": np.linspace(-4.1, -0.5, 37)}
+SURFACE = {"w": np.linspace(3.95, 5.95, 41), "height": 2.9 * np.linspace(-1, 1, 45) ** 3}
+"""Where the loss is looked at: weights, and the bias less that of the wall, densest there."""
+
 ACROSS_WALL = np.linspace(-8, 8, 321)
 """Offsets in b at which gradient and curvature are looked at, in widths of the wall."""
 
@@ -110,7 +112,7 @@ def _loss(horizon: int, parameters: Parameters) -> Array:
     return (jax.nn.sigmoid(x) - TARGET) ** 2
 
 
-def wall(weight: float | np.ndarray | Array) -> np.ndarray | Array:
+def wall(weight: float | Array) -> Array:
     """Return the bias at which the first state is the unstable fixed point, for weights above 1 / sigma'(0.5)."""
     return START - weight * jax.nn.sigmoid(START)
 
@@ -123,12 +125,17 @@ def multiplier(weight: float) -> float:
 
 def _surface(point: Point) -> xr.Dataset:
     zero, one = jnp.zeros(()), jnp.ones(())
-    directions = [{"w": one, "b": zero}, {"w": zero, "b": one}]
-    extents = [jnp.asarray(SURFACE["w"]), jnp.asarray(SURFACE["b"])]
-    surface = loss_slice(one_unit_loss(point.horizon), {"w": zero, "b": zero}, directions, extents)
+    directions = [{"w": one, "b": wall(one) - wall(zero)}, {"w": zero, "b": one}]
+    extents = [jnp.asarray(SURFACE["w"]), jnp.asarray(SURFACE["height"])]
+    surface = loss_slice(one_unit_loss(point.horizon), {"w": zero, "b": wall(zero)}, directions, extents)
+    biases = np.asarray(wall(extents[0]))[:, None] + SURFACE["height"]
     return xr.Dataset(
-        {"loss_surface": labelled(("w", "b"), surface.loss, "1", "loss")},
-        {name: labelled(name, values, "1", {"w": "weight", "b": "bias"}[name]) for name, values in SURFACE.items()},
+        {"loss_surface": labelled(("w", "height"), surface.loss, "1", "loss")},
+        {
+            "w": labelled("w", SURFACE["w"], "1", "weight"),
+            "height": labelled("height", SURFACE["height"], "1", "bias less that of the wall"),
+            "bias": labelled(("w", "height"), biases, "1", "bias"),
+        },
     )
 
 

@@ -92,7 +92,7 @@ class Config:
 
     initialisers: tuple[str, ...] = ("smart_tanh", "basic_tanh")
     methods: tuple[str, ...] = METHODS
-    lengths: tuple[int, ...] = (10, 20, 30, 40, 50)
+    lengths: tuple[int, ...] = (10, 20, 30, 40)
     plain_learning_rates: tuple[float, ...] = (0.01, 0.1)
     learning_rate: float = 0.1
     clip_threshold: float = 1.0

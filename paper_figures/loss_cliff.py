@@ -4,6 +4,8 @@ Claim: without clipping most paths are thrown far from the minimum beside the wa
 gradient and curvature at the wall grow by the multiplier of the unstable fixed point, and by its square, at every step.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,6 +21,16 @@ METHODS = {
 }
 FLOOR = 1e-4
 """Least loss that has a colour of its own."""
+
+BIASES = (-4.2, -0.4)
+STARTS: dict[str, Any] = {
+    "marker": "*",
+    "markersize": 7,
+    "color": "white",
+    "markeredgecolor": "black",
+    "linestyle": "none",
+    "zorder": 6,
+}
 
 
 def draw(summary: pd.DataFrame) -> Figure:
@@ -47,35 +59,30 @@ def draw(summary: pd.DataFrame) -> Figure:
 
 
 def _surface(figure: Figure, axes: Axes, summary: pd.DataFrame) -> None:
-    surface = select(summary, quantity="loss_surface").pivot(index="y", columns="x", values="mean")
-    weights, biases = surface.columns.to_numpy(float), surface.index.to_numpy(float)
+    surface = select(summary, quantity="loss_surface")
+    shape = surface["x"].nunique(), -1
+    weight, bias, loss = (surface[column].to_numpy(float).reshape(shape) for column in ("x", "y", "mean"))
     levels = np.geomspace(FLOOR, 1, 25)
-    height = np.maximum(surface.to_numpy(float), FLOOR)
-    filled = axes.contourf(weights, biases, height, levels=levels, norm=LogNorm(FLOOR, 1), cmap="Greys_r")
-    axes.contour(weights, biases, height, levels=levels[::3], colors="white", linewidths=0.3)
+    loss = np.maximum(loss, FLOOR)
+    filled = axes.contourf(weight, bias, loss, levels=levels, norm=LogNorm(FLOOR, 1), cmap="Greys_r")
+    axes.contour(weight, bias, loss, levels=levels[::3], colors="white", linewidths=0.3)
     figure.colorbar(filled, ax=axes, label="loss", ticks=[1e-4, 1e-3, 1e-2, 1e-1, 1])
     paths = select(summary, quantity="path")
-    for method, how in METHODS.items():
-        for seed in paths["seed"].unique():
-            path = select(paths, method=method, seed=seed)
-            axes.plot(
-                path["x"], path["y"], color=how.color, linestyle=how.dash, marker=how.marker, markersize=2, linewidth=1
-            )
-            if method == "plain":
-                axes.plot(path["x"].iloc[:1], path["y"].iloc[:1], marker="*", color="white", markeredgecolor="black", markersize=7, zorder=6)  # fmt: skip
-    axes.set(xlim=(weights[0], weights[-1]), ylim=(biases[0], biases[-1]), xlabel="weight w", ylabel="bias b")
+    for (method, _), path in paths.groupby(["method", "seed"], sort=False):
+        how = METHODS[method]
+        axes.plot(
+            path["x"], path["y"], color=how.color, linestyle=how.dash, marker=how.marker, markersize=2, linewidth=1
+        )
+        axes.plot(path["x"].iloc[0], path["y"].iloc[0], **STARTS)
+    axes.set(xlim=(weight.min(), weight.max()), ylim=BIASES, xlabel="weight w", ylabel="bias b")
 
 
 def _losses(axes: Axes, summary: pd.DataFrame) -> None:
     for method, how in METHODS.items():
         curve = select(summary, method=method)
-        update, mean, error = (curve[column].to_numpy(float) for column in ("x", "mean", "error"))
-        axes.plot(
-            1 + update, mean, color=how.color, linestyle=how.dash, marker=how.marker, markevery=6, label=how.label
-        )
-        axes.fill_between(
-            1 + update, np.maximum(mean - error, 1e-9), mean + error, color=how.color, alpha=0.2, linewidth=0
-        )
+        made, mean, error = (curve[column].to_numpy(float) for column in ("x", "mean", "error"))
+        axes.plot(1 + made, mean, color=how.color, linestyle=how.dash, marker=how.marker, markevery=6, label=how.label)
+        axes.fill_between(1 + made, mean - error, mean + error, color=how.color, alpha=0.2, linewidth=0)
     axes.set(xscale="log", yscale="log", xlabel="updates + 1", ylabel="loss, mean over starts")
 
 
@@ -83,20 +90,20 @@ def _shares(axes: Axes, summary: pd.DataFrame) -> None:
     for method, how in METHODS.items():
         curve = select(summary, method=method)
         spread = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
-        axes.errorbar(curve["horizon"], curve["mean"], yerr=spread, color=how.color, linestyle=how.dash, marker=how.marker, capsize=2)  # fmt: skip
-    axes.set(xlabel="horizon T [steps]", ylabel="share of paths that end at the bottom", ylim=(-0.03, 1.05))
+        look = {"color": how.color, "linestyle": how.dash, "marker": how.marker}
+        axes.errorbar(curve["horizon"], curve["mean"], yerr=spread, capsize=2, **look)
+    axes.set(xlabel="horizon T [steps]", ylabel="share of paths at the bottom", ylim=(-0.03, 1.05))
 
 
 def _wall(axes: Axes, summary: pd.DataFrame) -> None:
     rate = select(summary, quantity="log10_multiplier")["mean"].iloc[0]
     for power, quantity, label, color, marker in (
-        (2, "log10_wall_curvature", "curvature", "#f0a11b", "D"),
-        (1, "log10_wall_gradient", "gradient norm", "#15335c", "o"),
+        (2, "log10_wall_curvature", r"curvature; slope $2 \log_{10} m$", "#f0a11b", "D"),
+        (1, "log10_wall_gradient", r"gradient norm; slope $\log_{10} m$", "#15335c", "o"),
     ):
         curve = select(summary, quantity=quantity).sort_values("x")
         horizon, height = curve["x"].to_numpy(float), curve["mean"].to_numpy(float)
-        axes.plot(horizon, height, color=color, marker=marker, linestyle="none", label=f"largest {label}")
-        theory = height[-1] + power * rate * (horizon - horizon[-1])
-        axes.plot(horizon, theory, color=color, linewidth=0.8, label=("slope 2 ln m" if power == 2 else "slope ln m"))
-    axes.set(xlabel="horizon T [steps]", ylabel=r"$\log_{10}$ at the wall, w = 5")
-    axes.legend(loc="upper left")
+        axes.plot(horizon, height[-1] + power * rate * (horizon - horizon[-1]), color=color, linewidth=0.8)
+        axes.plot(horizon, height, color=color, marker=marker, linestyle="none", label=label)
+    axes.set(xlabel="horizon T [steps]", ylabel=r"$\log_{10}$ of the largest at the wall", ylim=(0, 11))
+    axes.legend(loc="upper left", handlelength=1)
