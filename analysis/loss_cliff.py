@@ -120,7 +120,7 @@ def report(summary: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row of text for each horizon and rate.
     """
-    shares = summary[summary["quantity"] == "share_at_bottom"]
+    shares = summary.query("quantity == 'share_at_bottom'")
     table = []
     for horizon, rate in shares[["horizon", "learning_rate"]].drop_duplicates().itertuples(index=False):
         cells = {"horizon": f"{horizon:g}", "rate": f"{rate:g}"}

@@ -65,11 +65,12 @@ def report(summary: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row of text for each initialiser, method and rate.
     """
-    rates = summary[summary["quantity"] == "success_rate"]
+    rates = summary.query("quantity == 'success_rate'")
     table = []
-    for (initialiser, method, rate), curve in rates.groupby(list(SERIES), sort=False):
+    for initialiser, method, rate in rates[list(SERIES)].drop_duplicates().itertuples(index=False):
+        curve = rates.merge(pd.DataFrame([{"initialiser": initialiser, "method": method, "learning_rate": rate}]))
         cells = {"initialiser": initialiser, "method": method, "rate": f"{rate:g}"}
-        for row in curve.itertuples():
-            cells[f"T = {row.x:g}"] = f"{round(row.mean * row.count)} of {row.count}"
+        for length, share, count in curve[["x", "mean", "count"]].itertuples(index=False):
+            cells[f"T = {length:g}"] = f"{round(share * count)} of {count}"
         table.append(cells)
     return pd.DataFrame(table)

@@ -1,12 +1,13 @@
 """Training beside a loop written by hand: what `train`, its probes and ensembles cost.
 
-The adding problem over 200 steps, 64 units, batches of 32, float32, Adam behind clipping by the global norm. The loops by
-hand are `nnx.RNN` with a linear layer behind it, updated within one `nnx.jit`, around the same cell and around Flax's;
-they read the same batches. The probes are `standard_probes` at their default interval.
+The adding problem over 200 steps, 64 units, batches of 32, float32, Adam behind clipping by the global norm. The loops
+by hand are `nnx.RNN` with a linear layer behind it, updated within one `nnx.jit`, around the same cell and around
+Flax's; they read the same batches. The probes are `standard_probes` at their default interval.
 
 Then 32 networks of 32 units by `train_ensemble`, beside 32 calls of `train`, over 100 steps with batches of 8 and 32.
 
-Targets: `train` no slower than the loop around the same cell; an ensemble at 5 times the throughput of single trainings.
+Targets: `train` no slower than the loop around the same cell; an ensemble at 5 times the throughput of single
+trainings.
 """
 
 from collections.abc import Callable
@@ -109,7 +110,8 @@ class ByHand(nnx.Module):
     def __call__(self, inputs: Array) -> Array:
         """Map inputs [B, T, F] to answers [B, 1]."""
         carry = self.rnn.cell.initialize_carry((self.batch, inputs.shape[-1]), nnx.Rngs(0))
-        return self.head(self.rnn(inputs, initial_carry=carry)[:, -1])
+        outputs: Any = self.rnn(inputs, initial_carry=carry)
+        return self.head(outputs[:, -1])
 
 
 def loop(cell: nnx.RNNCellBase, task: Task, size: Size) -> Callable[[], list[Array]]:

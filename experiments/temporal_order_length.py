@@ -108,8 +108,8 @@ class Config:
 PRESETS = {
     "smoke": Config(
         initialisers=("smart_tanh",),
+        methods=("clipped_omega",),
         lengths=(10,),
-        plain_learning_rates=(0.1,),
         hidden=8,
         updates=20,
         evaluate_every=10,
@@ -273,5 +273,5 @@ def _blockwise(reduce: Callable[..., np.ndarray], series: np.ndarray, blocks: in
     """Reduce a series [steps, E] to [blocks, E]; NaN where a member had stopped before a block began."""
     missing = blocks * size - len(series)
     padded = np.pad(series, ((0, missing), (0, 0)), constant_values=np.nan).reshape(blocks, size, -1)
-    alive = np.isfinite(padded).any(axis=1)
-    return np.where(alive, reduce(np.where(alive[:, None], padded, 0), axis=1), np.nan)
+    alive = np.any(np.isfinite(padded), axis=1, keepdims=True)
+    return np.where(alive[:, 0], reduce(np.where(alive, padded, 0), axis=1), np.nan)

@@ -60,7 +60,7 @@ def draw(summary: pd.DataFrame) -> Figure:
 
 def _surface(figure: Figure, axes: Axes, summary: pd.DataFrame) -> None:
     surface = select(summary, quantity="loss_surface")
-    shape = surface["x"].nunique(), -1
+    shape = len(surface["x"].unique()), -1
     weight, bias, loss = (surface[column].to_numpy(float).reshape(shape) for column in ("x", "y", "mean"))
     levels = np.geomspace(FLOOR, 1, 25)
     loss = np.maximum(loss, FLOOR)
@@ -68,8 +68,8 @@ def _surface(figure: Figure, axes: Axes, summary: pd.DataFrame) -> None:
     axes.contour(weight, bias, loss, levels=levels[::3], colors="white", linewidths=0.3)
     figure.colorbar(filled, ax=axes, label="loss", ticks=[1e-4, 1e-3, 1e-2, 1e-1, 1])
     paths = select(summary, quantity="path")
-    for (method, _), path in paths.groupby(["method", "seed"], sort=False):
-        how = METHODS[method]
+    for method, seed in paths[["method", "seed"]].drop_duplicates().itertuples(index=False):
+        path, how = select(paths, method=method, seed=seed), METHODS[method]
         axes.plot(
             path["x"], path["y"], color=how.color, linestyle=how.dash, marker=how.marker, markersize=2, linewidth=1
         )

@@ -64,12 +64,19 @@ def draw(summary: pd.DataFrame) -> Figure:
 
 
 def _curves(axes: Axes, summary: pd.DataFrame) -> None:
-    curves = list(summary.groupby(["method", "learning_rate"], sort=False))
-    for number, (((method, rate), curve), how) in enumerate(zip(curves, LOOKS, strict=False)):
-        ends = curve[["low", "high"]].fillna(
-            {"low": curve["mean"] - curve["error"], "high": curve["mean"] + curve["error"]}
+    kinds = list(summary[["method", "learning_rate"]].drop_duplicates().itertuples(index=False))
+    for number, ((method, rate), how) in enumerate(zip(kinds, LOOKS, strict=False)):
+        curve = select(summary, method=method, learning_rate=rate)
+        below = (curve["mean"] - curve["low"]).fillna(curve["error"])
+        above = (curve["high"] - curve["mean"]).fillna(curve["error"])
+        axes.errorbar(
+            curve["x"] + APART * (number - (len(kinds) - 1) / 2),
+            curve["mean"],
+            yerr=[below, above],
+            color=how.color,
+            linestyle=how.dash,
+            marker=how.marker,
+            elinewidth=0.9,
+            capsize=2,
+            label=f"{METHODS[method]}, rate {rate:g}",
         )
-        spread = [curve["mean"] - ends["low"], ends["high"] - curve["mean"]]
-        x = curve["x"] + APART * (number - (len(curves) - 1) / 2)
-        axes.errorbar(x, curve["mean"], yerr=spread, color=how.color, linestyle=how.dash, marker=how.marker,
-                      elinewidth=0.9, capsize=2, label=f"{METHODS[method]}, rate {rate:g}")  # fmt: skip
