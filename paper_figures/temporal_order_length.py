@@ -1,6 +1,7 @@
 """Longer sequences are learned with clipping, and longer ones still with Omega.
 
-Claim: see `tests/test_temporal_order_length.py`.
+Claim: of networks on 20, 30 and 40 steps hardly any learn without clipping, at either rate; a third do with it, and three
+quarters with Omega as well.
 """
 
 import pandas as pd
@@ -52,11 +53,13 @@ def draw(summary: pd.DataFrame) -> Figure:
         _curves(grid[1, column], select(of_one, quantity="last_accuracy"))
         chance = select(of_one, quantity="chance_level")["mean"].iloc[0]
         grid[1, column].axhline(chance, color="0.6", linewidth=0.7, zorder=0)
+        grid[1, column].annotate("chance", (0.01, chance - 0.08), xycoords=("axes fraction", "data"), color="0.4")
         grid[0, column].set_title(INITIALISERS[name])
         grid[1, column].set_xlabel("length T [steps]")
         for row in (0, 1):
             letter(grid[row, column], "abcdef"[len(initialisers) * row + column])
             grid[row, column].set_ylim(-0.03, 1.05)
+            grid[row, column].set_xticks(sorted(of_one["x"].unique()))
     grid[0, 0].set_ylabel("share of networks that succeed")
     grid[1, 0].set_ylabel("accuracy at the last evaluation")
     add_legend(figure, grid[0, 0], {})

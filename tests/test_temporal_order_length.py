@@ -54,3 +54,35 @@ def test_blocks_of_a_series_are_reduced_and_stay_empty_where_a_network_had_stopp
 def test_a_bad_setting_is_refused_by_its_own_name(bad, sentence):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
         experiment.grid(replace(experiment.PRESETS["smoke"], **bad))
+
+
+def successes(summary, **series):
+    """Count networks that succeed, and all networks, beyond the length that is learned by every method."""
+    curve = select(select(summary, quantity="success_rate"), **series)
+    longer = curve[curve["x"] > 10]
+    return round((longer["mean"] * longer["count"]).sum()), longer["count"].sum()
+
+
+def test_claim_clipping_carries_further_and_omega_further_still():
+    """By 4 standard errors of the difference of two shares, both initialisers together."""
+    summary = read("temporal_order_length")
+    plain = [successes(summary, method="plain", learning_rate=rate) for rate in (0.01, 0.1)]
+    clipped, omega = (successes(summary, method=method) for method in ("clipped", "clipped_omega"))
+    for (fewer, of_them), (more, of_others) in ((max(plain), clipped), (clipped, omega)):
+        low, high = fewer / of_them, more / of_others
+        error = np.sqrt(low * (1 - low) / of_them + high * (1 - high) / of_others)
+        assert high - low > 4 * error
+
+
+def test_claim_all_methods_learn_short_sequences():
+    shortest = select(read("temporal_order_length"), quantity="success_rate", x=10)
+    assert len(shortest) == 8
+    assert (shortest["mean"] == 1).all()
+
+
+def test_claim_gaussian_weights_learn_long_sequences_with_omega_alone():
+    """Of 20 networks at T = 30 and 40 some with Omega, none without it: a chance below 2^-10 if the rates were equal."""
+    longer = select(read("temporal_order_length"), quantity="success_rate", initialiser="basic_tanh").query("x >= 30")
+    by_method = (longer["mean"] * longer["count"]).groupby(longer["method"]).sum()
+    assert by_method["plain"] == by_method["clipped"] == 0
+    assert by_method["clipped_omega"] > 10
