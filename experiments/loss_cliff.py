@@ -10,6 +10,12 @@ recurrent neural networks", ICML 2013, figure 6):
 Where :math:`b = x_0 - w \sigma(x_0)` the orbit stands on an unstable fixed point, and the loss has a wall. Measured are
 the loss around it, the largest gradient and curvature across it at w = 5, and paths of gradient descent with and
 without clipping from random starts below the wall.
+
+Time on two cores: under a minute (laptop), 5 s (smoke). To expect at T = 50: the gradient at the wall is 6.8e3, and
+grows by m = 1.175 with every step of the horizon, the multiplier of the fixed point; the curvature, 2.3e8, by its
+square. Of 50 paths of rate 0.1 all that are clipped at 1 come below a loss of 1e-3 within 1,000 updates, and 22 % of
+the others, whose longest steps are of 6.5 on average, and of up to 1,200. At a rate of 0.01 the clipped ones are too
+slow for that: 24 % do, beside 10 %.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Longer sequences are learned with clipping, and longer ones still with Omega.
 
-Claim: of networks on 20, 30 and 40 steps hardly any learn without clipping, at either rate; a third do with it, and three
-quarters with Omega as well.
+Claim: of networks on 20, 30 and 40 steps hardly any learn without clipping, at either rate; a third do with it, and
+three quarters with Omega as well.
 """
 
 import pandas as pd

@@ -81,7 +81,7 @@ def test_claim_all_methods_learn_short_sequences():
 
 
 def test_claim_gaussian_weights_learn_long_sequences_with_omega_alone():
-    """Of 20 networks at T = 30 and 40 some with Omega, none without it: a chance below 2^-10 if the rates were equal."""
+    """Of 20 networks more than 10 with Omega, none without: if the rates were equal, a chance below 2^-10."""
     longer = select(read("temporal_order_length"), quantity="success_rate", initialiser="basic_tanh").query("x >= 30")
     by_method = (longer["mean"] * longer["count"]).groupby(longer["method"]).sum()
     assert by_method["plain"] == by_method["clipped"] == 0
