@@ -46,6 +46,26 @@ def mean_and_error(values: np.ndarray, within: np.ndarray | None = None) -> tupl
     return mean, np.full_like(mean, np.nan) if within is None else within[0]
 
 
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    r"""Bracket the rate behind so many successes with 68 % confidence (Wilson, J. Am. Stat. Assoc. 22, 1927).
+
+    .. math:: \frac{p + z^2 / 2n \pm z \sqrt{p (1 - p) / n + z^2 / 4n^2}}{1 + z^2 / n}, \qquad z = 1
+
+    Its width is never 0, as that of the binomial standard error is where all trials or none succeed.
+
+    Args:
+        successes: how many.
+        trials: n, of so many; at least 1.
+
+    Returns:
+        The ends of the interval, within [0, 1].
+    """
+    rate = successes / trials
+    half = np.sqrt(rate * (1 - rate) / trials + 1 / (4 * trials**2))
+    low, high = ((rate + 1 / (2 * trials) + side * half) / (1 + 1 / trials) for side in (-1, 1))
+    return float(max(low, 0.0)), float(min(high, 1.0))
+
+
 def rows(
     series: Mapping[str, Any],
     quantity: str,
