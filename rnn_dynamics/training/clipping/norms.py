@@ -96,8 +96,7 @@ def angle_between(first: PyTree, second: PyTree) -> Array:
     .. math:: 2 \arctan \frac{\|u - v\|}{\|u + v\|}, \qquad u = \frac{a}{\|a\|}, \quad v = \frac{b}{\|b\|}
 
     (Kahan, "How futile are mindless assessments of roundoff in floating-point computation?", 2006): right to rounding
-    for small angles and for those near pi too, where the arc cosine of the inner product loses half of the
-    digits.
+    for small angles and for those near pi too, where the arc cosine of the inner product loses half of the digits.
 
     Args:
         first: any pytree, not all zeros.

@@ -89,9 +89,9 @@ def reporting(
 
 def _entered(state: ClipState, raw: PyTree, before: Array, clipped: PyTree, keeps_direction: bool) -> ClipState:
     """Enter one gradient into the books."""
-    pairs = zip(jax.tree.leaves(raw), jax.tree.leaves(clipped), strict=True)
+    differs = jax.tree.map(lambda old, new: jnp.any(old != new), raw, clipped)
     # NaN differs from itself, and a gradient that is not finite was not changed.
-    changed = jnp.isfinite(before) & jnp.any(jnp.stack([jnp.any(old != new) for old, new in pairs]))
+    changed = jnp.isfinite(before) & jax.tree.reduce(jnp.logical_or, differs, jnp.zeros((), bool))
     before = jnp.where(changed, before, 1)
     after = jnp.where(changed, global_norm(clipped), 1).astype(before.dtype)
     angle = jnp.zeros(()) if keeps_direction else jnp.where(changed, angle_between(raw, clipped), 0)
