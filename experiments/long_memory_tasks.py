@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 import xarray as xr
@@ -58,7 +59,9 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
     {
         "elman-tanh": Network("elman-tanh", 1e-3, {"recurrent_kernel_init": gaussian(1.0)}),
         "elman-tanh-orthogonal": Network("elman-tanh", 1e-3, {"recurrent_kernel_init": orthogonal(1.0)}),
-        "elman-relu-identity": Network("elman-relu", 1e-3, {"recurrent_kernel_init": identity(1.0)}),
+        "elman-relu-identity": Network(
+            "elman-relu", 1e-3, {"recurrent_kernel_init": identity(1.0), "kernel_init": jax.nn.initializers.normal(0.1)}
+        ),
         "exprnn": Network("exprnn", 5e-3),
         "lstm": Network("lstm", 1e-2),
         "gru": Network("gru", 1e-2),

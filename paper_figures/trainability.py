@@ -1,0 +1,115 @@
+"""The reach of gradients before training bounds the lag that is learnt; beyond the edge of chaos no reach helps.
+
+Claim: among networks with lambda_1 < 0 the longest lag learnt grows with the reach; among Elman networks with
+lambda_1 > 0 it falls again.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from paper_figures.style import TEXT_WIDTH, letter, look
+from paper_figures.summaries import select
+
+CONTROLS = {"elman-tanh": "gain $g$", "gru": "update bias $b_z$"}
+"""Network -> what is varied of it."""
+
+SHARES = ScalarMappable(Normalize(0, 1), "Greys")
+
+
+def draw(summary: pd.DataFrame) -> Figure:
+    """Draw shares of success by lag above, and the longest lag learnt against exponent and reach below.
+
+    Args:
+        summary: of the experiment of the same name.
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(TEXT_WIDTH, 4.6), layout="constrained")
+    above, below = figure.subfigures(2, 1)
+    networks = [network for network in CONTROLS if network in set(summary["network"])]
+    counts = [summary.loc[summary["network"] == network, "control"].nunique() for network in networks]
+    maps = above.subplots(1, len(networks), sharey=True, width_ratios=counts, squeeze=False)[0]
+    for axes, network, name in zip(maps, networks, "abc", strict=False):
+        _shares(axes, select(summary, network=network, quantity="success"))
+        axes.set_xlabel(f"{look(network).label}: {CONTROLS[network]}")
+        letter(axes, name)
+    maps[0].set_ylabel("lag to learn [steps]")
+    above.colorbar(SHARES, ax=maps, label="share of seeds that learn")
+    left, right = below.subplots(1, 2, sharey=True)
+    for network in networks:
+        learnt = _by_control(select(summary, network=network))
+        _longest(left, network, learnt, "largest_exponent")
+        _longest(right, network, learnt[learnt["largest_exponent"] < 0], "reach")
+        _power_law(right, network, select(summary, network=network), learnt)
+    _label(left, right)
+    letter(left, "abcd"[len(networks)])
+    letter(right, "abcd"[len(networks) + 1])
+    return figure
+
+
+def _shares(axes: Axes, shares: pd.DataFrame) -> None:
+    table = shares.pivot_table(index="x", columns="control", values="mean")
+    axes.imshow(table, cmap=SHARES.cmap, norm=SHARES.norm, aspect="auto", origin="lower")
+    axes.set_xticks(range(len(table.columns)), [f"{control:g}" for control in table.columns])
+    axes.set_yticks(range(len(table.index)), [f"{lag:g}" for lag in table.index])
+    axes.spines[:].set_visible(True)
+
+
+def _by_control(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each control: mean of every number, its error as NAME_error, and whether the lag is a bound."""
+    numbers = summary[summary["x"].isna() & summary["control"].notna()]
+    means = numbers.pivot_table(index="control", columns="quantity", values="mean")
+    errors = numbers.pivot_table(index="control", columns="quantity", values="error").add_suffix("_error")
+    longest_of_grid = summary["x"].max()
+    return means.join(errors).assign(bound=means["longest_lag"] == longest_of_grid)
+
+
+def _longest(axes: Axes, network: str, learnt: pd.DataFrame, quantity: str) -> None:
+    how = look(network)
+    finite = learnt[np.isfinite(learnt[quantity])]
+    x, longest = finite[quantity], finite["longest_lag"]
+    axes.errorbar(
+        x,
+        longest,
+        xerr=finite[f"{quantity}_error"].fillna(0),
+        yerr=[longest - finite["longest_lag_of_all"].fillna(longest), finite["longest_lag_of_any"] - longest],
+        color=how.color,
+        linestyle="none",
+        elinewidth=0.8,
+    )
+    line = how.dash if quantity == "largest_exponent" else "none"
+    axes.plot(x, longest, color=how.color, linestyle=line, linewidth=0.8)
+    for bound, filled in ((False, how.color), (True, "white")):
+        chosen = finite["bound"] == bound
+        axes.plot(x[chosen], longest[chosen], how.marker, color=how.color, markerfacecolor=filled, markersize=5)
+
+
+def _power_law(axes: Axes, network: str, summary: pd.DataFrame, learnt: pd.DataFrame) -> None:
+    fit = summary[summary["control"].isna()].set_index("quantity")
+    if fit.empty:
+        return
+    power, error = fit.loc["fit_power", ["mean", "error"]]
+    fitted = learnt[(learnt["largest_exponent"] < 0) & ~learnt["bound"]]["reach"]
+    reach = np.array([fitted.min(), fitted[np.isfinite(fitted)].max()])
+    how = look(network)
+    label = f"{how.label}: lag ∝ reach$^{{{power:.2f} ± {error:.2f}}}$"
+    axes.plot(reach, np.exp(fit.loc["fit_log_factor", "mean"]) * reach**power, color=how.color, linestyle=how.dash,
+              linewidth=1, label=label)  # fmt: skip
+
+
+def _label(left: Axes, right: Axes) -> None:
+    left.axvline(0, color="0.6", linewidth=0.7, zorder=0)
+    left.set_xlabel(r"$λ_1$ before training [nats/step]")
+    left.set_ylabel("longest lag learnt [steps]")
+    left.set_yscale("log")
+    right.set_xscale("log")
+    right.set_xlabel(r"reach before training [steps], where $λ_1 < 0$")
+    bound = Line2D([], [], color="0.4", marker="o", markerfacecolor="white", linestyle="none", label="longest tried")
+    handles, _ = right.get_legend_handles_labels()
+    right.legend(handles=[*handles, bound], loc="lower right")
