@@ -1,9 +1,9 @@
 """Trainability: which lags were learnt, beside the exponents and the reach of the networks before training.
 
 Errors of exponents and reaches are standard errors over seeds, those of shares half of Wilson's 68 % interval. The
-longest lag learnt is the largest that at least half of the seeds solved within the budget of updates; where that is the
-longest of the grid it is a lower bound. Of it there is no error; beside it stand the largest lags that all seeds and
-that any seed solved.
+longest lag learnt is the largest that at least half of the seeds solved within the budget of updates; there is no error
+of it. Every seed has a longest lag as well: `mean_longest_lag` is their geometric mean, with its standard error. Where
+seeds solved the longest lag of the grid, which `solved_longest` tells, both are lower bounds.
 """
 
 from typing import Any
@@ -13,10 +13,13 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import linregress
 
-from analysis.seeds import by_series, rows, share_row, shown, single
+from analysis.seeds import by_series, mean_and_error, rows, share_row, shown, single
 
-LONGEST = {"longest_lag": 0.5, "longest_lag_of_all": 1.0, "longest_lag_of_any": 1e-9}
-"""Quantity -> share of the seeds that must have solved a lag."""
+LEARNT = 0.5
+"""Share of the seeds that must have solved a lag for it to count as learnt."""
+
+LEAST_FITTED = 3
+"""Points that a line is put through; two always lie on one."""
 
 
 def summarise(datasets: list[xr.Dataset]) -> pd.DataFrame:
@@ -41,39 +44,48 @@ def summarise(datasets: list[xr.Dataset]) -> pd.DataFrame:
 def _network(series: dict[str, Any], by_lag: dict[int, xr.Dataset]) -> list[dict]:
     drawn = _seeds(next(iter(by_lag.values())))  # before training they are the same at every lag
     exponents, within = _all(drawn, "largest_exponent"), _all(drawn, "largest_exponent_error")
-    solved = {lag: point["solved_update"].values >= 0 for lag, point in by_lag.items()}
     table = [
         *rows(series, "largest_exponent", "nats per step", exponents, within=within),
         *rows(series, "reach", "steps", _all(drawn, "reach")),
+        *_longest(series, {lag: point["solved_update"].values >= 0 for lag, point in by_lag.items()}),
     ]
-    for quantity, share in LONGEST.items():
-        learnt = [lag for lag, each in solved.items() if each.mean() >= share]
-        longest = [xr.DataArray(float(max(learnt, default=np.nan)))]
-        table += rows(series, quantity, "steps", longest)
     for lag, point in by_lag.items():
-        table.append(share_row(series, "success", solved[lag], x=lag))
+        accuracies = [one.expand_dims(lag=[lag]) for one in _all(_seeds(point), "accuracy")]
+        table += rows(series, "accuracy", "1", accuracies, x="lag")
+        table.append(share_row(series, "success", point["solved_update"].values >= 0, x=lag))
         table.append(share_row(series, "broken", point["broken_update"].values >= 0, x=lag))
-        table += rows(
-            series, "accuracy", "1", [one.expand_dims(lag=[lag]) for one in _all(_seeds(point), "accuracy")], x="lag"
-        )
     return table
 
 
-def _fit(network: str, summary: pd.DataFrame) -> list[dict]:
-    """Fit a power law of the reach to the longest lag, where both are known and gradients fade."""
-    known = summary[summary["network"] == network].pivot_table(index="control", columns="quantity", values="mean")
-    longest_of_grid = summary["x"].max()
-    fits = (known["largest_exponent"] < 0) & np.isfinite(known["reach"]) & (known["longest_lag"] < longest_of_grid)
-    chosen = known[fits]
-    if len(chosen) < 3:
-        return []
-    line = linregress(np.log(chosen["reach"]), np.log(chosen["longest_lag"]))
-    shared = {"network": network, "control": np.nan, "x": np.nan, "count": len(chosen), "finite": len(chosen)}
+def _longest(series: dict[str, Any], solved: dict[int, np.ndarray]) -> list[dict]:
+    """Return the rows of the longest lags, from whether each seed solved each lag."""
+    learnt = [lag for lag, by_seed in solved.items() if by_seed.mean() >= LEARNT]
+    lags = np.array(list(solved), float)[:, None]
+    of_seeds = np.where(np.stack(list(solved.values())), lags, -np.inf).max(axis=0)
+    logarithm, error = mean_and_error(np.log(np.where(of_seeds > 0, of_seeds, np.nan)))
+    mean = float(np.exp(logarithm))  # NaN where a seed solved nothing, for then there is none
+    shared = {**series, "units": "steps", "x": np.nan, "count": len(of_seeds), "finite": int((of_seeds > 0).sum())}
     return [
-        {**shared, "quantity": "fit_power", "units": "1", "mean": line.slope, "error": line.stderr},
-        {**shared, "quantity": "fit_log_factor", "units": "ln steps", "mean": line.intercept,
-         "error": line.intercept_stderr},
-    ]  # fmt: skip
+        {**shared, "quantity": "longest_lag", "mean": float(max(learnt, default=np.nan)), "error": np.nan},
+        {**shared, "quantity": "mean_longest_lag", "mean": mean, "error": mean * float(error)},
+        share_row(series, "solved_longest", solved[max(solved)]),
+    ]
+
+
+def _fit(network: str, summary: pd.DataFrame) -> list[dict]:
+    """Fit longest lag = factor x reach^power over a network's controls, where gradients fade and no lag is a bound."""
+    known = summary[summary["network"] == network].pivot_table(index="control", columns="quantity", values="mean")
+    inside = (known["largest_exponent"] < 0) & np.isfinite(known["reach"]) & (known["solved_longest"] == 0)
+    chosen = known[inside & known["mean_longest_lag"].notna()]
+    if len(chosen) < LEAST_FITTED:
+        return []
+    line: Any = linregress(np.log(chosen["reach"]), np.log(chosen["mean_longest_lag"]))
+    shared = {"network": network, "control": np.nan, "x": np.nan, "count": len(chosen), "finite": len(chosen)}
+    numbers = {"fit_power": (line.slope, line.stderr), "fit_log_factor": (line.intercept, line.intercept_stderr)}
+    return [
+        {**shared, "quantity": quantity, "units": "1", "mean": mean, "error": error}
+        for quantity, (mean, error) in numbers.items()
+    ]
 
 
 def _seeds(point: xr.Dataset) -> list[xr.Dataset]:
@@ -105,5 +117,6 @@ def report(summary: pd.DataFrame) -> pd.DataFrame:
             share, _ = single(summary, "success", **series, x=lag)
             cells[f"lag {lag:g}"] = f"{100 * share:.0f} %"
         cells["longest"] = shown(*single(summary, "longest_lag", **series), digits=0)
+        cells["mean longest"] = shown(*single(summary, "mean_longest_lag", **series), digits=0)
         table.append(cells)
     return pd.DataFrame(table)

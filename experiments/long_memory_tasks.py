@@ -26,8 +26,8 @@ from rnn_dynamics.cells.initializers import gaussian, identity, orthogonal
 from rnn_dynamics.discovery import unknown_name
 from rnn_dynamics.models import SequenceModel, make_model
 from rnn_dynamics.results import labelled
-from rnn_dynamics.tasks import make_task
-from rnn_dynamics.tasks.generated import GeneratedTask
+from rnn_dynamics.tasks.adding import Adding
+from rnn_dynamics.tasks.copying_memory import CopyingMemory
 from rnn_dynamics.training import (
     Checkpoints,
     Recipe,
@@ -227,12 +227,14 @@ def _whole(record: TrainingRecord, count: int) -> np.ndarray:
     return metric
 
 
-def _task(name: str, extent: int) -> GeneratedTask:
-    option = {"adding": "length", "copying_memory": "delay"}[name]
-    return make_task(name, **{option: extent}, test_size=TEST_EXAMPLES)
+def _task(name: str, extent: int) -> Adding | CopyingMemory:
+    if name == "adding":
+        return Adding(extent, test_size=TEST_EXAMPLES)
+    return CopyingMemory(extent, test_size=TEST_EXAMPLES)
 
 
-def _model(task: GeneratedTask, point: Point, seed: int) -> SequenceModel:
+def _model(task: Adding | CopyingMemory, point: Point, seed: int) -> SequenceModel:
     network, rngs = NETWORKS[point.network], nnx.Rngs(seed)
+    assert task.input_features is not None
     cell = make_cell(network.cell, task.input_features, point.hidden, rngs=rngs, **network.options)
     return make_model(task, cell, rngs=rngs)

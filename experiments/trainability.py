@@ -19,8 +19,8 @@ import xarray as xr
 from flax import nnx
 from jax import Array
 
-from rnn_dynamics.arguments import require_positive, whole_number
-from rnn_dynamics.cells import Cell, ElmanCell, GRUCell
+from rnn_dynamics.arguments import require, require_positive, whole_number
+from rnn_dynamics.cells import ElmanCell, GRUCell
 from rnn_dynamics.cells.initializers import gaussian
 from rnn_dynamics.dynamics import (
     DrivenSystem,
@@ -63,7 +63,7 @@ class Config:
 
     gains: tuple[float, ...] = (0.6, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0)
     update_biases: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
-    lags: tuple[int, ...] = (5, 10, 20, 40, 80, 160)
+    lags: tuple[int, ...] = (5, 10, 14, 20, 28, 40, 57, 80, 113, 160)
     seeds: int = 5
     hidden: int = 64
     noise: float = 0.1
@@ -124,6 +124,8 @@ def grid(config: Config) -> list[Point]:
         whole_number(name, getattr(config, name), least=least)
     for gain in config.gains:
         require_positive("gains", gain)
+    for bias in config.update_biases:
+        require("update_biases", bias, "finite numbers", np.isfinite)
     for lag in config.lags:
         DelayedRecall(lag, config.noise)
     TrainingConfig(config.training_steps, config.batch_size)
@@ -180,13 +182,13 @@ def _task(lag: int, noise: float) -> DelayedRecall:
     return DelayedRecall(lag, noise, test_size=TEST_EXAMPLES)
 
 
-def _cell(point: Point, features: int, rngs: nnx.Rngs) -> Cell:
+def _cell(point: Point, features: int, rngs: nnx.Rngs) -> nnx.RNNCellBase:
     if point.network == "gru":
         return GRUCell(features, point.hidden, update_bias=point.control, rngs=rngs)
     return ElmanCell(features, point.hidden, recurrent_kernel_init=gaussian(point.control), rngs=rngs)
 
 
-def _at_initialisation(cells: list[Cell], point: Point, features: int) -> xr.Dataset:
+def _at_initialisation(cells: list[nnx.RNNCellBase], point: Point, features: int) -> xr.Dataset:
     systems = [DrivenSystem.from_cell(cell, dtype=jnp.float64) for cell in cells]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
     shape = (point.seeds, TRANSIENT + point.measured_steps, features)

@@ -4,6 +4,8 @@ Claim: among networks with lambda_1 < 0 the longest lag learnt grows with the re
 lambda_1 > 0 it falls again.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,7 +20,8 @@ from paper_figures.summaries import select
 CONTROLS = {"elman-tanh": "gain $g$", "gru": "update bias $b_z$"}
 """Network -> what is varied of it."""
 
-SHARES = ScalarMappable(Normalize(0, 1), "Greys")
+RANGE = Normalize(0, 1)
+SHARES = ScalarMappable(RANGE, "Greys")
 
 
 def draw(summary: pd.DataFrame) -> Figure:
@@ -31,7 +34,8 @@ def draw(summary: pd.DataFrame) -> Figure:
         The figure.
     """
     figure = Figure(figsize=(TEXT_WIDTH, 4.6), layout="constrained")
-    above, below = figure.subfigures(2, 1)
+    halves: Any = figure.subfigures(2, 1)
+    above, below = halves
     networks = [network for network in CONTROLS if network in set(summary["network"])]
     counts = [summary.loc[summary["network"] == network, "control"].nunique() for network in networks]
     maps = above.subplots(1, len(networks), sharey=True, width_ratios=counts, squeeze=False)[0]
@@ -45,7 +49,7 @@ def draw(summary: pd.DataFrame) -> Figure:
     for network in networks:
         learnt = _by_control(select(summary, network=network))
         _longest(left, network, learnt, "largest_exponent")
-        _longest(right, network, learnt[learnt["largest_exponent"] < 0], "reach")
+        _longest(right, network, select(learnt, fades=True), "reach")
         _power_law(right, network, select(summary, network=network), learnt)
     _label(left, right)
     letter(left, "abcd"[len(networks)])
@@ -55,39 +59,29 @@ def draw(summary: pd.DataFrame) -> Figure:
 
 def _shares(axes: Axes, shares: pd.DataFrame) -> None:
     table = shares.pivot_table(index="x", columns="control", values="mean")
-    axes.imshow(table, cmap=SHARES.cmap, norm=SHARES.norm, aspect="auto", origin="lower")
+    axes.imshow(table, cmap=SHARES.cmap, norm=RANGE, aspect="auto", origin="lower")
     axes.set_xticks(range(len(table.columns)), [f"{control:g}" for control in table.columns])
     axes.set_yticks(range(len(table.index)), [f"{lag:g}" for lag in table.index])
     axes.spines[:].set_visible(True)
 
 
 def _by_control(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each control: mean of every number, its error as NAME_error, and whether the lag is a bound."""
+    """Return a row for each control: every number, its error as NAME_error; is the lag a bound, do gradients fade."""
     numbers = summary[summary["x"].isna() & summary["control"].notna()]
     means = numbers.pivot_table(index="control", columns="quantity", values="mean")
     errors = numbers.pivot_table(index="control", columns="quantity", values="error").add_suffix("_error")
-    longest_of_grid = summary["x"].max()
-    return means.join(errors).assign(bound=means["longest_lag"] == longest_of_grid)
+    return means.join(errors).assign(bound=means["solved_longest"] > 0, fades=means["largest_exponent"] < 0)
 
 
 def _longest(axes: Axes, network: str, learnt: pd.DataFrame, quantity: str) -> None:
     how = look(network)
-    finite = learnt[np.isfinite(learnt[quantity])]
-    x, longest = finite[quantity], finite["longest_lag"]
-    axes.errorbar(
-        x,
-        longest,
-        xerr=finite[f"{quantity}_error"].fillna(0),
-        yerr=[longest - finite["longest_lag_of_all"].fillna(longest), finite["longest_lag_of_any"] - longest],
-        color=how.color,
-        linestyle="none",
-        elinewidth=0.8,
-    )
-    line = how.dash if quantity == "largest_exponent" else "none"
-    axes.plot(x, longest, color=how.color, linestyle=line, linewidth=0.8)
-    for bound, filled in ((False, how.color), (True, "white")):
-        chosen = finite["bound"] == bound
-        axes.plot(x[chosen], longest[chosen], how.marker, color=how.color, markerfacecolor=filled, markersize=5)
+    finite = select(learnt.assign(finite=np.isfinite(learnt[quantity])), finite=True)
+    columns = (quantity, f"{quantity}_error", "mean_longest_lag", "mean_longest_lag_error")
+    x, x_error, lag, lag_error = (finite[name].to_numpy(float) for name in columns)
+    axes.errorbar(x, lag, lag_error, x_error, color=how.color, linestyle="none", elinewidth=0.8)
+    axes.plot(x, lag, how.marker, color=how.color, markersize=5)
+    bound = finite["bound"].to_numpy(bool)
+    axes.plot(x[bound], lag[bound], how.marker, color=how.color, markerfacecolor="white", markersize=5)
 
 
 def _power_law(axes: Axes, network: str, summary: pd.DataFrame, learnt: pd.DataFrame) -> None:
@@ -95,7 +89,7 @@ def _power_law(axes: Axes, network: str, summary: pd.DataFrame, learnt: pd.DataF
     if fit.empty:
         return
     power, error = fit.loc["fit_power", ["mean", "error"]]
-    fitted = learnt[(learnt["largest_exponent"] < 0) & ~learnt["bound"]]["reach"]
+    fitted = select(learnt, fades=True, bound=False)["reach"].to_numpy(float)
     reach = np.array([fitted.min(), fitted[np.isfinite(fitted)].max()])
     how = look(network)
     label = f"{how.label}: lag ∝ reach$^{{{power:.2f} ± {error:.2f}}}$"
