@@ -95,7 +95,7 @@ class Config:
     copying: tuple[str, ...] = ("elman-tanh", "elman-tanh-orthogonal", "exprnn", "lstm", "gru")
     copying_delay: int = 50
     copying_hidden: int = 64
-    copying_steps: int = 1000
+    copying_steps: int = 750
     seeds: int = 5
     batch_size: int = 32
     clip_threshold: float = 1.0
