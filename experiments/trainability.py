@@ -63,7 +63,7 @@ class Config:
 
     gains: tuple[float, ...] = (0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0)
     update_biases: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
-    lags: tuple[int, ...] = (10, 14, 20, 28, 40, 57, 80, 113, 160)
+    lags: tuple[int, ...] = (10, 20, 40, 80, 160)
     seeds: int = 5
     hidden: int = 64
     noise: float = 0.1
