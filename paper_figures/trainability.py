@@ -20,6 +20,9 @@ from paper_figures.summaries import select
 CONTROLS = {"elman-tanh": "gain $g$", "gru": "update bias $b_z$"}
 """Network -> what is varied of it."""
 
+REACHES = (1, 2, 5, 10, 20, 50)
+"""Ticks, steps."""
+
 RANGE = Normalize(0, 1)
 SHARES = ScalarMappable(RANGE, "Greys")
 
@@ -51,7 +54,7 @@ def draw(summary: pd.DataFrame) -> Figure:
         _longest(left, network, learnt, "largest_exponent")
         _longest(right, network, select(learnt, fades=True), "reach")
         _power_law(right, network, select(summary, network=network), learnt)
-    _label(left, right)
+    _label(left, right, sorted(summary.loc[summary["quantity"] == "success", "x"].unique()))
     letter(left, "abcd"[len(networks)])
     letter(right, "abcd"[len(networks) + 1])
     return figure
@@ -85,25 +88,31 @@ def _longest(axes: Axes, network: str, learnt: pd.DataFrame, quantity: str) -> N
 
 
 def _power_law(axes: Axes, network: str, summary: pd.DataFrame, learnt: pd.DataFrame) -> None:
-    fit = summary[summary["control"].isna()].set_index("quantity")
-    if fit.empty:
-        return
-    power, error = fit.loc["fit_power", ["mean", "error"]]
-    fitted = select(learnt, fades=True, bound=False)["reach"].to_numpy(float)
-    reach = np.array([fitted.min(), fitted[np.isfinite(fitted)].max()])
+    """Draw the line through the points that are no bounds, where there is one, and name the network."""
     how = look(network)
-    label = f"{how.label}: lag ∝ reach$^{{{power:.2f} ± {error:.2f}}}$"
-    axes.plot(reach, np.exp(fit.loc["fit_log_factor", "mean"]) * reach**power, color=how.color, linestyle=how.dash,
-              linewidth=1, label=label)  # fmt: skip
+    fit = summary[summary["control"].isna()].set_index("quantity")
+    reach, lag, label = np.array([]), np.array([]), how.label
+    if not fit.empty:
+        fitted = select(learnt, fades=True, bound=False)["reach"].to_numpy(float)
+        power, error = fit.loc["fit_power", ["mean", "error"]]
+        reach = np.array([fitted.min(), fitted[np.isfinite(fitted)].max()])
+        lag = np.exp(fit.loc["fit_log_factor", "mean"]) * reach**power
+        label += f": lag ∝ reach$^{{{power:.2f} ± {error:.2f}}}$"
+    axes.plot(reach, lag, color=how.color, linestyle=how.dash, linewidth=1)
+    axes.plot([], [], color=how.color, linestyle=how.dash, linewidth=1, marker=how.marker, markersize=5, label=label)
 
 
-def _label(left: Axes, right: Axes) -> None:
+def _label(left: Axes, right: Axes, lags: list[float]) -> None:
     left.axvline(0, color="0.6", linewidth=0.7, zorder=0)
     left.set_xlabel(r"$λ_1$ before training [nats/step]")
     left.set_ylabel("longest lag learnt [steps]")
     left.set_yscale("log")
+    left.set_yticks(lags, [f"{lag:g}" for lag in lags])
     right.set_xscale("log")
+    right.set_xticks(REACHES, [f"{reach:g}" for reach in REACHES])
     right.set_xlabel(r"reach before training [steps], where $λ_1 < 0$")
-    bound = Line2D([], [], color="0.4", marker="o", markerfacecolor="white", linestyle="none", label="longest tried")
+    for axes in (left, right):
+        axes.minorticks_off()
+    bound = Line2D([], [], color="0.4", marker="o", markerfacecolor="white", linestyle="none", label="at least")
     handles, _ = right.get_legend_handles_labels()
     right.legend(handles=[*handles, bound], loc="lower right")
