@@ -146,18 +146,19 @@ def test_claim_orthogonal_weights_copy_before_gates_do():
 
 def test_claim_the_longest_lag_learnt_grows_with_the_reach_and_falls_in_chaos():
     summary = read("trainability")
-    numbers = summary[summary["x"].isna() & summary["control"].notna()]
     for network in ("elman-tanh", "gru"):
-        table = select(numbers, network=network).pivot_table(index="control", columns="quantity", values="mean")
-        fading, chaotic = table[table["largest_exponent"] < 0], table[table["largest_exponent"] > 0]
-        in_order = fading.sort_values("reach")
-        assert np.all(np.diff(in_order["mean_longest_lag"]) >= 0)
         power, error = single(summary, "fit_power", network=network)
         assert power > 4 * error > 0
-        if network == "elman-tanh":
-            falling = chaotic.sort_values("largest_exponent")["mean_longest_lag"]
-            assert np.all(np.diff(falling) < 0)
-            assert falling.iloc[-1] < 0.5 * table["mean_longest_lag"].max()
+    of_elman = select(summary, network="elman-tanh")
+    by_gain = {
+        gain: {name: single(of_elman, name, control=gain) for name in ("largest_exponent", "reach", "mean_longest_lag")}
+        for gain in (0.6, 1.5, 3.0)
+    }
+    (faded, _), (neutral, error), (chaotic, _) = (by_gain[gain]["largest_exponent"] for gain in by_gain)
+    assert faded < -4 * error < neutral < 4 * error < chaotic
+    lags = np.array([by_gain[gain]["mean_longest_lag"] for gain in by_gain])
+    for mean, error in lags[[0, 2]]:
+        assert mean + 4 * error < lags[1, 0] / 2
 
 
 def test_mean_and_error():
