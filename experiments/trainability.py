@@ -4,7 +4,15 @@
 
 Elman networks (tanh) of several gains and GRUs of several update biases learn to say which symbol they saw so many
 steps ago, all in the same number of updates. Before that each is driven by the noise that fills the lag, and lambda_1
-and the reach are measured in float64. A seed's initial weights are the same at every lag.
+and the reach are measured in float64. A seed's initial weights are the same at every lag. In deep networks the depth
+that can be trained follows a depth scale that diverges at the edge of chaos (Schoenholz, Gilmer, Ganguli and
+Sohl-Dickstein, ICLR 2017); here lags stand in the place of depths.
+
+Time on two cores: 4 minutes (laptop), 20 s (smoke); the preset `paper` is for an accelerator and has not been run. To
+expect: while gradients fade, lambda_1 < 0, the longest lag learnt is 7 to 10 times the reach, whatever the network; it
+grows like reach^(1.18 +- 0.05) over the gains of Elman networks (0.6 to 0.9) and like reach^(0.89 +- 0.16) over the
+biases of GRUs (0 to 2). At gain 1.5, lambda_1 = 0.010 +- 0.016 nats per step, all five seeds learn the longest lag,
+160; in chaos it falls again, to 46 at gain 2 and 15 at gain 3 (lambda_1 = 0.27).
 """
 
 from dataclasses import dataclass

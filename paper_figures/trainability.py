@@ -1,4 +1,4 @@
-"""The reach of gradients before training bounds the lag that is learnt; beyond the edge of chaos no reach helps.
+"""The reach of gradients before training tells the lag that is learnt; in chaos, where they grow, it is shorter again.
 
 Claim: among networks with lambda_1 < 0 the longest lag learnt grows with the reach; among Elman networks with
 lambda_1 > 0 it falls again.
