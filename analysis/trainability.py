@@ -74,7 +74,8 @@ def _longest(series: dict[str, Any], solved: dict[int, np.ndarray]) -> list[dict
 
 def _fit(network: str, summary: pd.DataFrame) -> list[dict]:
     """Fit longest lag = factor x reach^power over a network's controls, where gradients fade and no lag is a bound."""
-    known = summary[summary["network"] == network].pivot_table(index="control", columns="quantity", values="mean")
+    numbers = summary[(summary["network"] == network) & summary["x"].isna()]
+    known = numbers.set_index(["control", "quantity"])["mean"].unstack()
     inside = (known["largest_exponent"] < 0) & np.isfinite(known["reach"]) & (known["solved_longest"] == 0)
     chosen = known[inside & known["mean_longest_lag"].notna()]
     if len(chosen) < LEAST_FITTED:

@@ -70,9 +70,8 @@ def _shares(axes: Axes, shares: pd.DataFrame) -> None:
 
 def _by_control(summary: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each control: every number, its error as NAME_error; is the lag a bound, do gradients fade."""
-    numbers = summary[summary["x"].isna() & summary["control"].notna()]
-    means = numbers.pivot_table(index="control", columns="quantity", values="mean")
-    errors = numbers.pivot_table(index="control", columns="quantity", values="error").add_suffix("_error")
+    numbers = summary[summary["x"].isna() & summary["control"].notna()].set_index(["control", "quantity"])
+    means, errors = numbers["mean"].unstack(), numbers["error"].unstack().add_suffix("_error")
     return means.join(errors).assign(bound=means["solved_longest"] > 0, fades=means["largest_exponent"] < 0)
 
 
