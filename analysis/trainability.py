@@ -76,8 +76,9 @@ def _fit(network: str, summary: pd.DataFrame) -> list[dict]:
     """Fit longest lag = factor x reach^power over a network's controls, where gradients fade and no lag is a bound."""
     numbers = summary[(summary["network"] == network) & summary["x"].isna()]
     known = numbers.set_index(["control", "quantity"])["mean"].unstack()
-    inside = (known["largest_exponent"] < 0) & np.isfinite(known["reach"]) & (known["solved_longest"] == 0)
-    chosen = known[inside & known["mean_longest_lag"].notna()]
+    is_known = np.isfinite(known["reach"]) & np.isfinite(known["mean_longest_lag"])
+    inside = (known["largest_exponent"] < 0) & is_known & (known["solved_longest"] == 0)
+    chosen = known[inside]
     if len(chosen) < LEAST_FITTED:
         return []
     line: Any = linregress(np.log(chosen["reach"]), np.log(chosen["mean_longest_lag"]))

@@ -2,9 +2,20 @@
 
     python -m experiments long_memory_tasks --preset laptop
 
-Elman networks that start in different places, an orthogonal network, LSTM and GRU learn both tasks in equally many
-updates, several seeds of each, with the test metric along the way. The tasks are those of Arjovsky, Shah and Bengio
-(2016); what they, and Le, Jaitly and Hinton (2015), found is in the table of `NETWORKS`.
+Elman networks that start in different places, an orthogonal network, LSTM and GRU make equally many updates, several
+seeds of each, and the test metric is followed. The tasks are those of Arjovsky, Shah and Bengio (ICML 2016); that
+relu networks learn to add if they start from the identity is from Le, Jaitly and Hinton (arXiv 1504.00941).
+
+Time on two cores: 3 minutes (laptop), 15 s (smoke); the preset `paper`, with lengths and widths near those of Arjovsky
+et al., is for an accelerator and has not been run. To expect, with standard errors over five seeds: adding at T = 200
+after 1500 updates (mean squared error, chance 0.167): GRU 0.0003 and LSTM 0.0010 +- 0.0002, every seed below 0.01 after
+280 +- 12 and 770 +- 56 updates; relu from the identity 0.016 +- 0.003; tanh at chance, 0.172, orthogonal at the start
+or not. Copying over 50 steps after 750 updates (nats, chance 0.297): expRNN 0.005 +- 0.001, solved by every seed; GRU
+0.220 +- 0.004, LSTM 0.292 +- 0.001; tanh at chance, 0.299.
+
+So to start from orthogonal weights does not help tanh networks within so few updates, nor at learning rates of 3e-4 and
+with 64 units (three seeds), and relu networks need more updates than gated ones. With the input weights of Le et al.,
+of deviation 0.001, they stay at chance for 1500 updates at learning rates of 3e-4, 1e-3 and 3e-3 (three seeds each).
 """
 
 from collections.abc import Mapping
