@@ -47,7 +47,7 @@ def _network(series: dict[str, Any], by_lag: dict[int, xr.Dataset]) -> list[dict
     table = [
         *rows(series, "largest_exponent", "nats per step", exponents, within=within),
         *rows(series, "reach", "steps", _all(drawn, "reach")),
-        *_longest(series, {lag: point["solved_update"].values >= 0 for lag, point in by_lag.items()}),
+        *longest_lags(series, {lag: point["solved_update"].values >= 0 for lag, point in by_lag.items()}),
     ]
     for lag, point in by_lag.items():
         accuracies = [one.expand_dims(lag=[lag]) for one in _all(_seeds(point), "accuracy")]
@@ -57,8 +57,16 @@ def _network(series: dict[str, Any], by_lag: dict[int, xr.Dataset]) -> list[dict
     return table
 
 
-def _longest(series: dict[str, Any], solved: dict[int, np.ndarray]) -> list[dict]:
-    """Return the rows of the longest lags, from whether each seed solved each lag."""
+def longest_lags(series: dict[str, Any], solved: dict[int, np.ndarray]) -> list[dict]:
+    """Return the rows of the longest lags.
+
+    Args:
+        series: which network.
+        solved: lag -> [S], whether each seed solved it.
+
+    Returns:
+        The rows of longest_lag, mean_longest_lag and solved_longest, see above.
+    """
     learnt = [lag for lag, by_seed in solved.items() if by_seed.mean() >= LEARNT]
     lags = np.array(list(solved), float)[:, None]
     of_seeds = np.where(np.stack(list(solved.values())), lags, -np.inf).max(axis=0)

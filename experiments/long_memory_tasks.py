@@ -214,7 +214,9 @@ def run(point: Point, unfinished: Path) -> xr.Dataset:
     updates = point.evaluate_every * (1 + np.arange(point.training_steps // point.evaluate_every))
     return xr.Dataset(
         {
-            "metric": labelled(("update", "seed"), _whole(record, len(updates)), _UNITS[point.task], task.metric_name),
+            "metric": labelled(
+                ("update", "seed"), metric_of(record, len(updates)), _UNITS[point.task], task.metric_name
+            ),
             "broken_update": labelled("seed", record.broken_step, "updates", "update at which training broke, or -1"),
             "chance_level": labelled((), task.chance_level, _UNITS[point.task], "without memory"),
             "solved_level": labelled((), task.solved_level, _UNITS[point.task], "below it the task is solved"),
@@ -229,9 +231,17 @@ def run(point: Point, unfinished: Path) -> xr.Dataset:
 _UNITS = {"adding": "squared units", "copying_memory": "nats"}
 
 
-def _whole(record: TrainingRecord, count: int) -> np.ndarray:
-    """Return the metric at all evaluations, [count, E]; NaN where a member had broken by then."""
-    metric = np.full((count, len(record.broken_step)), np.nan)
+def metric_of(record: TrainingRecord, evaluations: int) -> np.ndarray:
+    """Return the metric at all evaluations that were due.
+
+    Args:
+        record: of an ensemble.
+        evaluations: n.
+
+    Returns:
+        [n, E]; NaN where a member had broken by then.
+    """
+    metric = np.full((evaluations, len(record.broken_step)), np.nan)
     metric[: len(record.evaluated)] = record.metric
     updates = record.evaluated[:, None]
     metric[: len(updates)][(record.broken_step >= 0) & (updates > record.broken_step)] = np.nan

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from flax import nnx
 from networks import slow_but
 
 import analysis.__main__ as analysis_command
 import paper_figures.__main__ as figures_command
 from analysis.seeds import mean_and_error, share_row, single
+from analysis.trainability import longest_lags
 from experiments import runner
 from experiments.__main__ import find_questions
 from paper_figures.summaries import FOLDER, read, select
@@ -161,6 +163,40 @@ def test_claim_the_longest_lag_learnt_grows_with_the_reach_and_falls_in_chaos():
         assert mean + 4 * error < lags[1, 0] / 2
 
 
+def test_claim_the_longest_lag_learnt_is_some_times_the_reach_in_both_kinds_of_network():
+    summary = read("trainability")
+    numbers = summary[summary["x"].isna()].set_index(["network", "control", "quantity"])["mean"].unstack()
+    inside = numbers[(numbers["largest_exponent"] < 0) & (numbers["solved_longest"] == 0)]
+    assert len(inside.loc["elman-tanh"]) >= 4
+    assert len(inside.loc["gru"]) >= 4
+    assert (inside["mean_longest_lag"] / inside["reach"]).between(6.5, 10.5).all()
+
+
+def test_longest_lags_are_those_of_seeds_and_of_half_of_them():
+    solved = {10: np.array([True, True, True]), 40: np.array([True, True, False]), 20: np.array([True, False, False])}
+    longest, mean, at_longest = longest_lags({}, solved)
+    assert longest["mean"] == 40
+    logs = np.log([40, 40, 10])
+    expected = np.exp(logs.mean()) * np.array([1, logs.std(ddof=1) / np.sqrt(3)])
+    np.testing.assert_allclose([mean["mean"], mean["error"]], expected, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(at_longest["mean"], 2 / 3, rtol=1e-12, atol=0)
+
+    longest, mean, at_longest = longest_lags({}, {10: np.array([True, False, False])})
+    assert np.isnan(longest["mean"])
+    assert np.isnan(mean["mean"])
+    assert mean["finite"] == 1
+
+
+def test_nothing_is_told_of_a_network_after_it_broke():
+    module = import_module("experiments.long_memory_tasks")
+    never, evaluated = np.array(-1), np.array([10, 20, 30])
+    record = TrainingRecord(
+        {}, evaluated, np.arange(6.0).reshape(3, 2), np.array([-1, 19]), never, None, ProbeHistory((), nnx.Module())
+    )
+    expected = [[0, 1], [2, np.nan], [4, np.nan], [np.nan, np.nan]]
+    np.testing.assert_array_equal(module.metric_of(record, evaluations=4), expected)
+
+
 def test_mean_and_error():
     values = np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 2.0]])
     mean, error = mean_and_error(values)
@@ -271,7 +307,13 @@ def test_a_training_that_breaks_leaves_its_record_and_no_number_after_it(monkeyp
     series = {"loss": np.array([2.0, np.nan]), "gradient_norm": np.array([1.0, np.nan])}
     nothing, never = np.array([]), np.array(-1)
     until_then = TrainingRecord(
-        series, nothing.astype(int), nothing, np.array(1), never, ClipReport(1, 0.0, 1.0, 0.0), ProbeHistory()
+        series,
+        nothing.astype(int),
+        nothing,
+        np.array(1),
+        never,
+        ClipReport(1, 0.0, 1.0, 0.0),
+        ProbeHistory((), nnx.Module()),
     )
 
     def breaks(*_, **__):
