@@ -54,6 +54,9 @@ NETWORKS = {
     "elman-relu": Look("Elman, relu", "#4a9fd8", (0, (5, 1.5)), "s"),
     "lstm": Look("LSTM", "#b8301c", (0, (5, 1.2, 1.2, 1.2)), "^"),
     "gru": Look("GRU", "#f0a11b", (0, (1.6, 1.0)), "D"),
+    "elman-tanh-orthogonal": Look("Elman, tanh, orthogonal", "#7a5195", (0, (3, 1, 1, 1, 1, 1)), "v"),
+    "elman-relu-identity": Look("Elman, relu, identity", "#2a9d8f", (0, (8, 2)), "P"),
+    "exprnn": Look("expRNN", "#6b7a1e", (0, (3, 1)), "*"),
 }
 
 SETTINGS: dict[Any, Any] = {

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from flax import nnx
 from networks import slow_but
 
 import analysis.__main__ as analysis_command
 import paper_figures.__main__ as figures_command
-from analysis.seeds import mean_and_error, single
+from analysis.seeds import mean_and_error, share_row, single
+from analysis.trainability import longest_lags
 from experiments import runner
 from experiments.__main__ import find_questions
 from paper_figures.summaries import FOLDER, read, select
@@ -34,7 +36,7 @@ def test_from_smoke_preset_to_figure(name, tmp_path, capsys):
 
     datasets = load_run(tmp_path / name / "runs" / "smoke.json")
     for dataset in datasets:
-        assert np.all(dataset["first_nonfinite_step"] == -1)
+        assert np.all(dataset.get("first_nonfinite_step", -1) == -1)
         assert read_provenance(dataset).experiment == name
 
     summaries = tmp_path / "summaries"
@@ -117,6 +119,84 @@ def test_claim_gated_cells_at_small_gain_are_nearest_to_neutral():
         assert by_network["lstm"] > by_network["gru"] > by_network[["elman-tanh", "elman-relu"]].max()
 
 
+def test_claim_gates_learn_to_add_and_plain_tanh_networks_do_not():
+    summary = select(read("long_memory_tasks"), task="adding")
+    chance, _ = single(summary, "chance_level", network="gru")
+    for network in ("lstm", "gru"):
+        metric, error = single(summary, "final_metric", network=network)
+        assert metric + 4 * error < 0.01
+        assert single(summary, "solved", network=network)[0] == 1
+    for network in ("elman-tanh", "elman-tanh-orthogonal"):
+        assert single(summary, "final_metric", network=network)[0] > 0.95 * chance
+    between, error = single(summary, "final_metric", network="elman-relu-identity")
+    gated = max(single(summary, "final_metric", network=network)[0] for network in ("lstm", "gru"))
+    assert gated < between - 4 * error < between + 4 * error < 0.5 * chance
+
+
+def test_claim_orthogonal_weights_copy_before_gates_do():
+    summary = select(read("long_memory_tasks"), task="copying_memory")
+    chance, _ = single(summary, "chance_level", network="gru")
+    np.testing.assert_allclose(chance, 10 * np.log(8) / 70, rtol=1e-5, atol=0)
+    assert single(summary, "solved", network="exprnn")[0] == 1
+    for network in ("elman-tanh", "elman-tanh-orthogonal"):
+        assert single(summary, "final_metric", network=network)[0] > 0.95 * chance
+    for network in ("lstm", "gru"):
+        metric, error = single(summary, "final_metric", network=network)
+        assert chance / 10 < metric - 4 * error
+        assert metric + 4 * error < chance
+
+
+def test_claim_the_longest_lag_learnt_grows_with_the_reach_and_falls_in_chaos():
+    summary = read("trainability")
+    for network in ("elman-tanh", "gru"):
+        power, error = single(summary, "fit_power", network=network)
+        assert power > 4 * error > 0
+    of_elman = select(summary, network="elman-tanh")
+    by_gain = {
+        gain: {name: single(of_elman, name, control=gain) for name in ("largest_exponent", "reach", "mean_longest_lag")}
+        for gain in (0.6, 1.5, 3.0)
+    }
+    (faded, _), (neutral, error), (chaotic, _) = (by_gain[gain]["largest_exponent"] for gain in by_gain)
+    assert faded < -4 * error < neutral < 4 * error < chaotic
+    lags = np.array([by_gain[gain]["mean_longest_lag"] for gain in by_gain])
+    for mean, error in lags[[0, 2]]:
+        assert mean + 4 * error < lags[1, 0] / 2
+
+
+def test_claim_the_longest_lag_learnt_is_some_times_the_reach_in_both_kinds_of_network():
+    summary = read("trainability")
+    numbers = summary[summary["x"].isna()].set_index(["network", "control", "quantity"])["mean"].unstack()
+    inside = numbers[(numbers["largest_exponent"] < 0) & (numbers["solved_longest"] == 0)]
+    assert len(inside.loc["elman-tanh"]) >= 4
+    assert len(inside.loc["gru"]) >= 4
+    assert (inside["mean_longest_lag"] / inside["reach"]).between(6.5, 10.5).all()
+
+
+def test_longest_lags_are_those_of_seeds_and_of_half_of_them():
+    solved = {10: np.array([True, True, True]), 40: np.array([True, True, False]), 20: np.array([True, False, False])}
+    longest, mean, at_longest = longest_lags({}, solved)
+    assert longest["mean"] == 40
+    logs = np.log([40, 40, 10])
+    expected = np.exp(logs.mean()) * np.array([1, logs.std(ddof=1) / np.sqrt(3)])
+    np.testing.assert_allclose([mean["mean"], mean["error"]], expected, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(at_longest["mean"], 2 / 3, rtol=1e-12, atol=0)
+
+    longest, mean, at_longest = longest_lags({}, {10: np.array([True, False, False])})
+    assert np.isnan(longest["mean"])
+    assert np.isnan(mean["mean"])
+    assert mean["finite"] == 1
+
+
+def test_nothing_is_told_of_a_network_after_it_broke():
+    module = import_module("experiments.long_memory_tasks")
+    never, evaluated = np.array(-1), np.array([10, 20, 30])
+    record = TrainingRecord(
+        {}, evaluated, np.arange(6.0).reshape(3, 2), np.array([-1, 19]), never, None, ProbeHistory((), nnx.Module())
+    )
+    expected = [[0, 1], [2, np.nan], [4, np.nan], [np.nan, np.nan]]
+    np.testing.assert_array_equal(module.metric_of(record, evaluations=4), expected)
+
+
 def test_mean_and_error():
     values = np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 2.0]])
     mean, error = mean_and_error(values)
@@ -127,6 +207,15 @@ def test_mean_and_error():
     mean, error = mean_and_error(np.array([np.inf, 1.0]))
     assert mean == np.inf
     assert np.isnan(error)
+
+
+def test_shares_have_wilsons_interval():
+    for happened in ([True, False, True, True], [False] * 5, [True]):
+        share, count = np.mean(happened), len(happened)
+        row = share_row({}, "solved", np.array(happened))
+        # Where the distance of p from the share is its standard error under p: (p - share)^2 = p (1 - p) / n.
+        low, high = np.sort(np.roots([1 + 1 / count, -2 * share - 1 / count, share**2]))
+        np.testing.assert_allclose([row["mean"], row["error"]], [share, (high - low) / 2], rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +275,23 @@ def test_a_summary_that_is_none_is_named(content, why, tmp_path, capsys):
         ("before_and_after_training", {"measured_steps": 255}, "measured_steps must be a whole number >= 256, got 255"),
         ("before_and_after_training", {"learning_rate": 0.0}, "learning_rate must be a finite number > 0, got 0.0"),
         ("before_and_after_training", {"clip_threshold": -1.0}, "threshold must be a number > 0, got -1.0"),
+        ("long_memory_tasks", {"adding": ("lstmm",)}, "unknown network 'lstmm': did you mean lstm"),
+        ("long_memory_tasks", {"copying": ("grue",)}, "unknown network 'grue': did you mean gru"),
+        ("long_memory_tasks", {"seeds": 0}, "seeds must be a whole number >= 1, got 0"),
+        ("long_memory_tasks", {"evaluate_every": 0}, "evaluate_every must be a whole number >= 1, got 0"),
+        ("long_memory_tasks", {"adding_hidden": 0}, "adding_hidden must be a whole number >= 1, got 0"),
+        ("long_memory_tasks", {"copying_steps": 9}, "copying_steps must be a whole number >= 10, got 9"),
+        ("long_memory_tasks", {"adding_length": 1}, "length must be a whole number >= 2, got 1"),
+        ("long_memory_tasks", {"copying_delay": 0}, "delay must be a whole number >= 1, got 0"),
+        ("long_memory_tasks", {"clip_threshold": 0.0}, "threshold must be a number > 0, got 0.0"),
+        ("trainability", {"gains": (1.0, -1.0)}, "gains must be a finite number > 0, got -1.0"),
+        ("trainability", {"update_biases": (np.inf,)}, "update_biases must be finite numbers, got inf"),
+        ("trainability", {"lags": (0,)}, "lag must be a whole number >= 1, got 0"),
+        ("trainability", {"noise": -0.1}, "noise must be >= 0 and finite, got -0.1"),
+        ("trainability", {"hidden": 0}, "hidden must be a whole number >= 1, got 0"),
+        ("trainability", {"training_steps": 49}, "training_steps must be a whole number >= 50, got 49"),
+        ("trainability", {"measured_steps": 255}, "measured_steps must be a whole number >= 256, got 255"),
+        ("trainability", {"learning_rate": 0.0}, "learning_rate must be a finite number > 0, got 0.0"),
     ],
     ids=str,
 )
@@ -201,7 +307,13 @@ def test_a_training_that_breaks_leaves_its_record_and_no_number_after_it(monkeyp
     series = {"loss": np.array([2.0, np.nan]), "gradient_norm": np.array([1.0, np.nan])}
     nothing, never = np.array([]), np.array(-1)
     until_then = TrainingRecord(
-        series, nothing.astype(int), nothing, np.array(1), never, ClipReport(1, 0.0, 1.0, 0.0), ProbeHistory()
+        series,
+        nothing.astype(int),
+        nothing,
+        np.array(1),
+        never,
+        ClipReport(1, 0.0, 1.0, 0.0),
+        ProbeHistory((), nnx.Module()),
     )
 
     def breaks(*_, **__):
