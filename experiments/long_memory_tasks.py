@@ -99,7 +99,7 @@ class Config:
         evaluate_every: updates between two points of a curve.
     """
 
-    adding: tuple[str, ...] = ("elman-tanh", "elman-tanh-orthogonal", "elman-relu-identity", "lstm", "gru")
+    adding: tuple[str, ...] = ("elman-tanh", "elman-tanh-orthogonal", "elman-relu-identity", "exprnn", "lstm", "gru")
     adding_length: int = 200
     adding_hidden: int = 32
     adding_steps: int = 1500
