@@ -49,6 +49,10 @@ class Listener(abc.ABC):
         """Let by the state that enters a step, the weights that the step will use, and what rides along."""
         return state, weights, riding
 
+    def reads(self, inputs: Array, probes: PyTree) -> Array:
+        """Let by the inputs [B, F] that a step reads."""
+        return inputs
+
     def after(self, state: State, probes: PyTree) -> State:
         """Let by the state that leaves a step; the step's output, one of its arrays, is taken from what returns."""
         return state
@@ -170,6 +174,29 @@ def _tap_backward(probe: Array, cotangent: State) -> tuple[State, Array]:
 
 
 tap.defvjp(_tap_forward, _tap_backward)
+
+
+@jax.custom_vjp
+def note(values: State, probe: State) -> State:
+    """Return the values as they are; the cotangent of `probe` becomes the values themselves, in its dtype.
+
+    So a backward pass tells what was at every step, beside what came back to it.
+
+    Args:
+        values: pytree of arrays [B, ...].
+        probe: zeros like the values.
+
+    Returns:
+        The values.
+    """
+    return values
+
+
+def _note_forward(values: State, probe: State) -> tuple[State, State]:
+    return values, jax.tree.map(lambda value, zero: value.astype(zero.dtype), values, probe)
+
+
+note.defvjp(_note_forward, lambda noted, cotangent: (cotangent, noted))
 
 
 @jax.custom_vjp

@@ -141,3 +141,17 @@ def test_derivatives_are_those_of_a_qr():
         np.testing.assert_allclose(derivative, (a - b) / (2 * step), rtol=0, atol=1e-7)
     gradient = jax.grad(lambda tangents: factored(tangents)[1].sum())(tangents)
     np.testing.assert_allclose(jnp.vdot(gradient, direction), pushed[1].sum(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("lost", [0.0, 1.0], ids=["nothing", "a sum of the others"])
+def test_a_direction_that_is_lost_spoils_no_derivative(lost):
+    """The last of four: the others' derivatives are those without it, and it turns only to stay orthogonal."""
+    tangents, direction = tangents_of_spread(1.0, 4, 5), noise(4, 5)
+    tangents = tangents.at[3].set(lost * jnp.sum(tangents[:3], axis=0))
+    (frame, _), (frame_dot, triangle_dot) = jax.jvp(frames.householder, (tangents,), (direction,))
+    _, (others_dot, others_triangle_dot) = jax.jvp(frames.householder, (tangents[:3],), (direction[:3],))
+    np.testing.assert_allclose(frame_dot[:3], others_dot, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(triangle_dot[:3, :3], others_triangle_dot, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(frame_dot @ frame.T, -(frame @ frame_dot.T), rtol=0, atol=1e-14)
+    beside = frame_dot[3] - (frame_dot[3] @ frame.T) @ frame
+    np.testing.assert_allclose(beside, 0, rtol=0, atol=1e-14)

@@ -185,8 +185,12 @@ def _by_scaled_householder(tangents: Array) -> Reframed:
     return reframed._replace(log_growth=reframed.log_growth + jnp.log(sizes))
 
 
+@jax.custom_jvp
 def householder(tangents: Array) -> tuple[Array, Array]:
     """Factor tangents by a Householder QR.
+
+    Where R has entries on its diagonal that are rounding, the derivative holds the directions that they belong to as
+    they are: what is left of those says nothing of the tangents.
 
     Args:
         tangents: [..., K, N], tangent vectors as rows.
@@ -198,6 +202,25 @@ def householder(tangents: Array) -> tuple[Array, Array]:
     columns, triangle = jnp.linalg.qr(jnp.matrix_transpose(tangents))
     signs = jnp.where(_diagonal(triangle) < 0, -1, 1).astype(triangle.dtype)[..., :, None]
     return jnp.matrix_transpose(columns) * signs, triangle * signs
+
+
+@householder.defjvp
+def _householder_tangent(primals: tuple[Array], dots: tuple[Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Differentiate Z^T = Q R: with X = dZ^T R^-1 and M = Q^T X, dQ = Q O + X - Q M and dR = (M - O) R.
+
+    O = tril(M) - tril(M)^T, below the diagonal, is the rotation within the frame.
+    """
+    frame, triangle = householder(*primals)
+    lost = lost_in_rounding(triangle)
+    identity = jnp.broadcast_to(jnp.eye(lost.shape[-1], dtype=triangle.dtype), triangle.shape)
+    regular = jnp.where(lost[..., :, None], identity, triangle)
+    solved = jax.lax.linalg.triangular_solve(regular, jnp.matrix_transpose(dots[0]), left_side=False, lower=False)
+    solved = jnp.where(lost[..., None, :], 0, solved)
+    within = _matmul(frame, solved)
+    below = jnp.tril(within, -1)
+    rotation = below - jnp.matrix_transpose(below)
+    columns_dot = solved + _matmul(jnp.matrix_transpose(frame), rotation - within)
+    return (frame, triangle), (jnp.matrix_transpose(columns_dot), _matmul(within - rotation, triangle))
 
 
 def lost_in_rounding(triangle: Array) -> Array:

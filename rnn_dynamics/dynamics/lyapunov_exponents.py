@@ -132,8 +132,8 @@ def lyapunov_spectrum(
     shrunk beyond what the arithmetic resolves (13 nats in float32), and the exponent is NaN.
 
     Under `jax.vmap` every member of an ensemble waits for the slowest "auto" interval, and the determinant check of a
-    full spectrum then runs at every block: a fixed interval is faster there. Reverse-mode derivatives are NaN where a
-    Jacobian is exactly singular and k = N.
+    full spectrum then runs at every block: a fixed interval is faster there. An exponent of -inf has the
+    derivative 0, and spoils none of the others'.
 
     Args:
         system: the network; `jax.vmap` for an ensemble of systems, inputs or keys.

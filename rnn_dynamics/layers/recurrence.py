@@ -145,7 +145,8 @@ class Recurrence(TappedLayer):
             inputs_t, valid_t, probes_t = at_step
             entering, weights_t, riding = listener.before(carry, weights, riding, probes_t)
             cell = nnx.merge(graph, weights_t, rest)
-            new_carry, output = _let_by(listener, cell, *cell(entering, inputs_t), probes_t)
+            made = cell(entering, listener.reads(inputs_t, probes_t))
+            new_carry, output = _let_by(listener, cell, *made, probes_t)
             new_carry, output = masked_step(valid_t, carry, (new_carry, output))
             return (new_carry, riding), (output, _finite(new_carry))
 

@@ -11,8 +11,17 @@ from rnn_dynamics.training.clipping import (
     make_clipping,
 )
 from rnn_dynamics.training.config import TrainingConfig
+from rnn_dynamics.training.constrain_singular_values import constrain_singular_values, constrain_spectral_norm
 from rnn_dynamics.training.evaluation import evaluate
 from rnn_dynamics.training.loop import train, train_ensemble
+from rnn_dynamics.training.penalties import (
+    PENALTIES,
+    FlossingPenalty,
+    NormStabilizer,
+    SoftOrthogonality,
+    VanishingGradientPenalty,
+    make_penalty,
+)
 from rnn_dynamics.training.probe_history import ProbeHistory
 from rnn_dynamics.training.probes import Probe, standard_probes
 from rnn_dynamics.training.recipe import LossGradient, Recipe, TaskLoss, backpropagate
@@ -22,25 +31,33 @@ from rnn_dynamics.training.run import CHECK_EVERY, News
 __all__ = [
     "CHECK_EVERY",
     "CLIPPINGS",
+    "PENALTIES",
     "CheckpointError",
     "Checkpoints",
     "ClipReport",
+    "FlossingPenalty",
     "LossGradient",
     "News",
+    "NormStabilizer",
     "Probe",
     "ProbeHistory",
     "Recipe",
+    "SoftOrthogonality",
     "TaskLoss",
     "TrainingBroke",
     "TrainingConfig",
     "TrainingRecord",
+    "VanishingGradientPenalty",
     "backpropagate",
     "clip_by_global_norm",
     "clip_each_step",
     "clip_report",
     "clip_states",
+    "constrain_singular_values",
+    "constrain_spectral_norm",
     "evaluate",
     "make_clipping",
+    "make_penalty",
     "standard_probes",
     "train",
     "train_ensemble",
