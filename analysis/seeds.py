@@ -86,6 +86,24 @@ def rows(
         }
 
 
+def share_row(series: Mapping[str, Any], quantity: str, happened: np.ndarray, *, x: float = np.nan) -> dict[str, Any]:
+    """Return the row of a share of seeds.
+
+    Args:
+        series: which curve.
+        quantity: its name in the summary.
+        happened: [S], whether it did with each seed.
+        x: where on the curve.
+
+    Returns:
+        The share, and for its error half of Wilson's 68 % interval (Wilson 1927), which is not 0 for all or none.
+    """
+    count, share = len(happened), float(np.mean(happened))
+    error = np.sqrt(share * (1 - share) / count + 1 / (4 * count**2)) / (1 + 1 / count)
+    row = {"quantity": quantity, "units": "1", "x": x, "mean": share, "error": error, "count": count, "finite": count}
+    return {**series, **row}
+
+
 def single(summary: pd.DataFrame, quantity: str, **series: Any) -> tuple[float, float]:
     """Look one number up in a summary.
 

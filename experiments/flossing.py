@@ -1,0 +1,372 @@
+"""Does flossing extend the delay that a plain network learns?
+
+    python -m experiments flossing --preset laptop
+
+Gradient flossing (Engelken, NeurIPS 2023) brings Lyapunov exponents to 0 by gradient descent on their squares. Elman
+networks (tanh) learn the delayed XOR as they are drawn, after flossing, and after flossing with more of it in between.
+All make the same number of updates by the loss, interrupted at the same places, where Adam starts anew. Before and
+after flossing and after training their spectra are measured in float64 along bits that they have not seen, and the
+leading exponents while they learn.
+
+The author's code has N = 80, k = 75, Adam at 1e-3, 500 steps of flossing before and 500 more at two of 3000 updates by
+the loss, on sequences of 300 steps. There the first state is learned too, the readout sees the preactivations, and
+the gradient of each parameter is clipped at 0.03.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from flax import nnx
+from jax import Array
+
+from rnn_dynamics.arguments import require_positive, whole_number
+from rnn_dynamics.cells import ElmanCell
+from rnn_dynamics.cells.initializers import gaussian
+from rnn_dynamics.discovery import unknown_name
+from rnn_dynamics.dynamics import DrivenSystem, LyapunovSpectrum, lyapunov_spectrum
+from rnn_dynamics.models import SequenceModel, make_model
+from rnn_dynamics.results import labelled
+from rnn_dynamics.tasks.delayed_xor import DelayedXOR
+from rnn_dynamics.training import (
+    Checkpoints,
+    FlossingPenalty,
+    LossGradient,
+    Recipe,
+    TrainingConfig,
+    TrainingRecord,
+    clip_by_global_norm,
+    train_ensemble,
+)
+from rnn_dynamics.training.probes import Exponents
+from rnn_dynamics.training.recipe import Loss
+from rnn_dynamics.types import Batch
+
+CONDITIONS = ("none", "before", "before and during")
+"""When a network is flossed."""
+
+STAGES = ("drawn", "flossed", "trained")
+"""When spectra are measured: at the start, before the first update by the loss, and in the end."""
+
+EVALUATE_EVERY = 100
+TEST_EXAMPLES = 128
+"""Sequences; each asks for (length - 2 delay) bits."""
+
+FLOSSING_STEPS = 55
+FLOSSING_TRANSIENT = 16
+"""Steps of a sequence behind an exponent that is flossed, and those of them that are thrown away; the author's."""
+
+PROBED_STEPS, PROBED_EXPONENTS = 200, 3
+TRANSIENT = 100
+"""Steps in which state and tangents forget how they started."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to compare.
+
+    Attributes:
+        conditions: of `CONDITIONS`.
+        delays: d of the XOR of the bits d and 2 d ago.
+        seeds: number of them, of initial weights and of the order of the examples.
+        hidden: H.
+        exponents: k, how many are flossed.
+        gain: of the recurrent weights.
+        delays_long: length of the sequences, in delays.
+        training_steps: updates by the loss.
+        stretch: of them before the first and before the second episode of flossing; the rest comes after.
+        flossing_before: updates by flossing alone, before the first by the loss.
+        flossing_episode: the same, in each of the two episodes.
+        batch_size: examples per update by the loss; flossing sees one.
+        learning_rate: of Adam, for the loss.
+        flossing_rate: of Adam, for flossing.
+        clip_threshold: global norm above which the gradient of the loss is shortened.
+        measured_steps: length of the run behind the spectra.
+    """
+
+    conditions: tuple[str, ...] = CONDITIONS
+    delays: tuple[int, ...] = (4, 8, 12, 16, 24)
+    seeds: int = 10
+    hidden: int = 32
+    exponents: int = 24
+    gain: float = 1.0
+    delays_long: int = 5
+    training_steps: int = 2000
+    stretch: int = 400
+    flossing_before: int = 300
+    flossing_episode: int = 100
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    flossing_rate: float = 3e-3
+    clip_threshold: float = 1.0
+    measured_steps: int = 1000
+
+
+PRESETS = {
+    "smoke": Config(
+        conditions=("before and during",),
+        delays=(1,),
+        seeds=2,
+        hidden=4,
+        exponents=2,
+        training_steps=3 * EVALUATE_EVERY,
+        stretch=EVALUATE_EVERY,
+        flossing_before=20,
+        flossing_episode=10,
+        measured_steps=200,
+    ),
+    "laptop": Config(),
+    "paper": Config(
+        delays=(5, 10, 15, 20, 30, 40, 50, 60, 70),
+        hidden=80,
+        exponents=75,
+        training_steps=10_000,
+        flossing_before=500,
+        flossing_episode=500,
+        flossing_rate=1e-3,
+        measured_steps=10_000,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One delay under one condition, all seeds as one ensemble; the other fields are those of `Config`."""
+
+    condition: str
+    delay: int
+    seeds: int
+    hidden: int
+    exponents: int
+    gain: float
+    delays_long: int
+    training_steps: int
+    stretch: int
+    flossing_before: int
+    flossing_episode: int
+    batch_size: int
+    learning_rate: float
+    flossing_rate: float
+    clip_threshold: float
+    measured_steps: int
+
+
+def grid(config: Config) -> list[Point]:
+    """List every condition at every delay.
+
+    Raises:
+        ValueError: an unknown condition, or a number out of range.
+    """
+    for condition in config.conditions:
+        if condition not in CONDITIONS:
+            raise ValueError(unknown_name("condition", condition, CONDITIONS))
+    for name in ("seeds", "hidden", "flossing_before", "flossing_episode", "measured_steps"):
+        whole_number(name, getattr(config, name), least=1)
+    whole_number("stretch", config.stretch, least=EVALUATE_EVERY)
+    whole_number("training_steps", config.training_steps, least=2 * config.stretch + EVALUATE_EVERY)
+    if not 1 <= config.exponents <= config.hidden:
+        raise ValueError(f"exponents must be between 1 and hidden = {config.hidden}, got {config.exponents}")
+    require_positive("gain", config.gain)
+    for delay in config.delays:
+        DelayedXOR(delay, config.delays_long * delay)
+    TrainingConfig(config.training_steps, config.batch_size)
+    recipe(config.learning_rate, config.clip_threshold)
+    flossing(config.exponents)(config.flossing_rate)
+    shared = {name: value for name, value in vars(config).items() if name not in ("conditions", "delays")}
+    return [Point(condition, delay, **shared) for delay in config.delays for condition in config.conditions]
+
+
+def recipe(learning_rate: float | Array, clip_threshold: float | Array) -> Recipe:
+    """Clip by the global norm, then Adam."""
+    require_positive("learning_rate", learning_rate)
+    return Recipe(optax.chain(clip_by_global_norm(clip_threshold), optax.adam(learning_rate)))
+
+
+@cache  # one function for one k, so that what is compiled for it is found again
+def flossing(exponents: int) -> Any:
+    """Return what makes the recipe of Adam on the squared exponents alone, from its learning rate."""
+    penalty = FlossingPenalty(exponents, FLOSSING_STEPS, FLOSSING_TRANSIENT)
+
+    def floss(learning_rate: float | Array) -> Recipe:
+        require_positive("flossing_rate", learning_rate)
+        return Recipe(optax.adam(learning_rate), _no_gradient, {"flossing": (1.0, penalty)})
+
+    return floss
+
+
+def _no_gradient(loss: Loss, model: Any, batch: Batch) -> LossGradient:
+    nothing = jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param))
+    return LossGradient(jnp.zeros(batch.inputs.shape[0]), nothing, {})
+
+
+class Piece(NamedTuple):
+    """A part of a network's course.
+
+    Attributes:
+        start: updates by the loss before it, below 0 before the first.
+        pace: 0 where no time passes on that axis, as in an episode of flossing; else 1.
+        record: what happened.
+    """
+
+    start: int
+    pace: int
+    record: TrainingRecord
+
+
+def run(point: Point, unfinished: Path) -> xr.Dataset:
+    """Floss an ensemble where that is asked for, let it learn, and measure its exponents before, between and after."""
+    task, rngs = _task(point.delay, point.delays_long), [nnx.Rngs(seed) for seed in range(point.seeds)]
+    models = [_model(point, task, own) for own in rngs]
+    spectra, pieces = [_spectra(models, point)], []
+    if point.condition != "none":
+        record = _floss(models, point, point.flossing_before, unfinished / "before", 0)
+        pieces.append(Piece(-point.flossing_before, 1, record))
+    spectra.append(_spectra(models, point))
+    stretches = (point.stretch, point.stretch, point.training_steps - 2 * point.stretch)
+    for number, updates in enumerate(stretches):
+        start = number * point.stretch
+        if number and point.condition == "before and during":
+            record = _floss(models, point, point.flossing_episode, unfinished / f"episode{number}", number)
+            pieces.append(Piece(start, 0, record))
+        pieces.append(Piece(start, 1, _train(models, point, updates, unfinished / f"stretch{number}", number)))
+    spectra.append(_spectra(models, point))
+    stages = xr.concat(spectra, xr.Variable("stage", list(STAGES))).assign_coords(
+        stage=labelled("stage", list(STAGES), "1", "stage of training")
+    )
+    return _course(pieces, task, stages)
+
+
+def _floss(models: list[SequenceModel], point: Point, updates: int, folder: Path, number: int) -> TrainingRecord:
+    """Move exponents towards 0, by one new sequence an update."""
+    return train_ensemble(
+        models,
+        _bits(),
+        flossing(point.exponents),
+        TrainingConfig(updates, 1),
+        seeds=_orders(point, number),
+        numbers={"learning_rate": point.flossing_rate},
+        probes=[_probe(max(1, updates // 10))],
+        checkpoints=Checkpoints(folder),
+    )
+
+
+def _train(models: list[SequenceModel], point: Point, updates: int, folder: Path, number: int) -> TrainingRecord:
+    return train_ensemble(
+        models,
+        _task(point.delay, point.delays_long),
+        recipe,
+        TrainingConfig(updates, point.batch_size, evaluate_every=EVALUATE_EVERY),
+        seeds=_orders(point, number),
+        numbers={"learning_rate": point.learning_rate, "clip_threshold": point.clip_threshold},
+        probes=[_probe(EVALUATE_EVERY)],
+        checkpoints=Checkpoints(folder),
+    )
+
+
+def _orders(point: Point, number: int) -> list[int]:
+    """Return seeds of the order of examples, so that no stretch of a training reads again what one before it read."""
+    return [point.seeds * number + seed for seed in range(point.seeds)]
+
+
+@cache  # one task for all conditions, so that they share what is compiled
+def _task(delay: int, delays_long: int) -> DelayedXOR:
+    return DelayedXOR(delay, delays_long * delay, test_size=TEST_EXAMPLES)
+
+
+@cache
+def _bits() -> DelayedXOR:
+    """Sequences to floss with, which are the same for all delays."""
+    return DelayedXOR(1, FLOSSING_STEPS)
+
+
+def _model(point: Point, task: DelayedXOR, rngs: nnx.Rngs) -> SequenceModel:
+    """Draw a network by the author's laws: input weights N(0, 1), biases U(0, 0.1)."""
+    cell = ElmanCell(
+        1,
+        point.hidden,
+        kernel_init=jax.nn.initializers.normal(1.0),
+        recurrent_kernel_init=gaussian(point.gain),
+        bias_init=jax.nn.initializers.uniform(0.1),
+        rngs=rngs,
+    )
+    return make_model(task, cell, rngs=rngs)
+
+
+@cache  # one probe for one interval, so that what is compiled for it is found again
+def _probe(every: int) -> Exponents:
+    bits = jax.random.bernoulli(jax.random.key(1), 0.5, (1, 2 * TRANSIENT + PROBED_STEPS, 1)).astype(jnp.float64)
+    return Exponents(
+        bits,
+        k=PROBED_EXPONENTS,
+        transient=TRANSIENT,
+        tangent_transient=TRANSIENT,
+        dtype=jnp.float64,
+        every=every,
+    )
+
+
+def _spectra(models: list[SequenceModel], point: Point) -> xr.Dataset:
+    """Measure the spectra of all seeds, each along the same bits."""
+    systems = [DrivenSystem.from_cell(model.cell, dtype=jnp.float64) for model in models]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
+    shape = (2 * TRANSIENT + point.measured_steps, 1)
+    spectrum = _measure(stacked, jax.random.bernoulli(jax.random.key(0), 0.5, shape).astype(jnp.float64))
+    rate = "nats per step"
+    return xr.Dataset(
+        {
+            "exponent": labelled(("seed", "index"), spectrum.exponents, rate, "Lyapunov exponent"),
+            "log_det_residual": labelled("seed", spectrum.log_det_residual, rate, "determinant check"),
+            "first_nonfinite_step": labelled("seed", spectrum.first_nonfinite_step, "steps", "first non-finite step"),
+        },
+        {
+            "seed": labelled("seed", np.arange(point.seeds), "1", "seed"),
+            "index": labelled("index", np.arange(point.hidden), "1", "index of the direction"),
+        },
+    )
+
+
+@jax.jit
+def _measure(systems: DrivenSystem, inputs: Array) -> LyapunovSpectrum:
+    def measure(system: DrivenSystem) -> LyapunovSpectrum:
+        return lyapunov_spectrum(system, inputs, transient=TRANSIENT, tangent_transient=TRANSIENT)
+
+    return jax.vmap(measure)(systems)
+
+
+def _course(pieces: list[Piece], task: DelayedXOR, stages: xr.Dataset) -> xr.Dataset:
+    """Join what was recorded of all parts of the course to the spectra."""
+    broken = np.any([piece.record.broken_step >= 0 for piece in pieces], axis=0)
+    learning = [piece for piece in pieces if len(piece.record.metric)]
+    update = np.concatenate([piece.start + piece.record.evaluated for piece in learning])
+    accuracy = np.where(broken, np.nan, np.concatenate([piece.record.metric for piece in learning]))
+    solved = accuracy > task.solved_level
+    probed = [piece.record.probes.to_arrays() for piece in pieces]
+    measured_at = [piece.start + piece.pace * own["exponents/step"] for piece, own in zip(pieces, probed, strict=True)]
+    exponents = np.concatenate([own["exponents/mean"] for own in probed])
+    return stages.assign(
+        accuracy=labelled(("update", "seed"), accuracy, "1", "test accuracy"),
+        solved_update=labelled(
+            "seed",
+            np.where(solved.any(axis=0), update[solved.argmax(axis=0)], -1),
+            "updates",
+            "updates by the loss until solved, -1 if it never was",
+        ),
+        broken=labelled("seed", broken, "1", "whether the training broke"),
+        chance_level=labelled((), task.chance_level, "1", "accuracy without the inputs"),
+        leading_exponent=labelled(
+            ("measurement", "seed", "number"), exponents, "nats per step", "leading Lyapunov exponents in training"
+        ),
+    ).assign_coords(
+        update=labelled("update", update, "updates", "updates by the loss"),
+        measured_at=labelled(
+            "measurement", np.concatenate(measured_at), "updates", "updates by the loss before, < 0 in flossing"
+        ),
+        number=labelled("number", 1 + np.arange(PROBED_EXPONENTS), "1", "number of the exponent, largest first"),
+        measurement=labelled("measurement", np.arange(len(exponents)), "1", "number of the measurement"),
+    )
