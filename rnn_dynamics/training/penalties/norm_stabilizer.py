@@ -39,7 +39,7 @@ class NormStabilizer:
         """
         if not isinstance(model, SequenceModel):
             raise ValueError(f"model must be a SequenceModel, which tells its states, got a {type(model).__name__}")
-        norms = _norms(model.hidden(batch.inputs, batch.lengths))
+        norms = _norms(model.read(batch.inputs, batch.lengths)[1])
         changes = jnp.diff(norms, axis=1) ** 2
         later = jnp.asarray(batch.lengths)[:, None] > jnp.arange(1, norms.shape[1])[None, :]
         return jnp.mean(jnp.sum(jnp.where(later, changes, 0), axis=1) / jnp.maximum(jnp.sum(later, axis=1), 1))
