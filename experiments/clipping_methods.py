@@ -4,8 +4,8 @@
 
 Two networks learn by gradient descent with momentum, at a rate at which unclipped gradients throw them off: an Elman
 network (tanh) in the chaotic phase to recall a symbol, and an LSTM to add two numbers. Each does so with every way of
-clipping at several thresholds, and without; beside who succeeds it is recorded how many updates were clipped until
-then, by how much and how far sideways.
+clipping at several thresholds, and without at lower rates too; beside who succeeds it is recorded how many updates were
+clipped until then, by how much and how far sideways.
 """
 
 from collections.abc import Callable
@@ -51,8 +51,8 @@ TEST_EXAMPLES = 512
 RATES = {"elman-tanh": 0.1, "lstm": 1.0}
 """Network -> learning rate, one at which it succeeds with some clipping and fails without."""
 
-METHODS = ("global_norm", "value", "parameter_norm", "unit_ratio", "percentile", "normalising", "each_step")
-"""What is compared with no clipping: keys of `rnn_dynamics.training.CLIPPINGS`, and `clip_each_step`."""
+METHODS = ("none", "global_norm", "value", "parameter_norm", "unit_ratio", "percentile", "normalising", "each_step")
+"""What is compared: keys of `rnn_dynamics.training.CLIPPINGS`, and `clip_each_step`."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Config:
 
     Attributes:
         networks: keys of `RATES`.
+        none: factors on the learning rate, of descents without clipping: what a lower rate would do as well.
         global_norm: norms.
         value: sizes of an entry.
         parameter_norm: norms.
@@ -78,6 +79,7 @@ class Config:
     """
 
     networks: tuple[str, ...] = ("elman-tanh", "lstm")
+    none: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03)
     global_norm: tuple[float, ...] = (0.03, 0.3, 1.0, 3.0, 10.0)
     value: tuple[float, ...] = (0.003, 0.03, 0.1, 0.3)
     parameter_norm: tuple[float, ...] = (0.03, 0.3, 1.0, 3.0)
@@ -97,6 +99,7 @@ class Config:
 PRESETS = {
     "smoke": Config(
         networks=("elman-tanh",),
+        none=(1.0,),
         global_norm=(1.0,),
         value=(0.1,),
         parameter_norm=(),
@@ -121,8 +124,8 @@ class Point:
 
     Attributes:
         network: one of the networks.
-        method: one of `METHODS`, or "none".
-        threshold: of the method; that of none is not looked at.
+        method: one of `METHODS`.
+        threshold: of the method; of none the factor that is in the learning rate.
         delay: lag or length of the network's task.
         learning_rate: of its descent.
         gain: not looked at by the LSTM, whose recurrent weights are orthogonal.
@@ -155,13 +158,15 @@ def grid(config: Config) -> list[Point]:
     TrainingConfig(config.training_steps, config.batch_size)
     thresholds = [(method, threshold) for method in METHODS for threshold in getattr(config, method)]
     for method, threshold in thresholds:
-        recipe_of(method)(threshold, 1.0)
+        require_positive("none", threshold) if method == "none" else recipe_of(method)(threshold, 1.0)
     delays = {"elman-tanh": DelayedRecall(config.lag).lag, "lstm": Adding(config.length).length}
     sizes = (config.gain, config.seeds, config.hidden, config.training_steps, config.batch_size)
     return [
-        Point(network, method, threshold, delays[network], RATES[network], *sizes)
+        Point(
+            network, method, threshold, delays[network], RATES[network] * (threshold if method == "none" else 1), *sizes
+        )
         for network in config.networks
-        for method, threshold in [("none", 1.0), *thresholds]
+        for method, threshold in thresholds
     ]
 
 

@@ -4,9 +4,9 @@
 
 Gradient flossing (Engelken, NeurIPS 2023) brings Lyapunov exponents to 0 by gradient descent on their squares. Elman
 networks (tanh) learn the delayed XOR as they are drawn, after flossing, and after flossing with more of it in between.
-All make the same number of updates by the loss, interrupted at the same places, where Adam starts anew. Before and
-after flossing and after training their spectra are measured in float64 along bits that they have not seen, and the
-leading exponents while they learn.
+All make the same number of updates by the loss, interrupted after one fifth and after two fifths of them, where Adam
+starts anew. Before and after flossing and after training their spectra are measured in float64 along bits that they
+have not seen, and the leading exponent while they learn.
 
 The author's code has N = 80, k = 75, Adam at 1e-3, 500 steps of flossing before and 500 more at two of 3000 updates by
 the loss, on sequences of 300 steps. There the first state is learned too, the readout sees the preactivations, and
@@ -55,14 +55,21 @@ STAGES = ("drawn", "flossed", "trained")
 """When spectra are measured: at the start, before the first update by the loss, and in the end."""
 
 EVALUATE_EVERY = 100
+BATCH_SIZE = 16
+CLIP_THRESHOLD = 1.0
+"""Global norm above which the gradient of the loss is shortened."""
+
+LENGTH_IN_DELAYS = 5
 TEST_EXAMPLES = 128
-"""Sequences; each asks for (length - 2 delay) bits."""
+"""Sequences; each asks for 3 d bits."""
 
 FLOSSING_STEPS = 55
 FLOSSING_TRANSIENT = 16
 """Steps of a sequence behind an exponent that is flossed, and those of them that are thrown away; the author's."""
 
-PROBED_STEPS, PROBED_EXPONENTS = 200, 3
+MEASURED_STEPS, PROBED_STEPS = 1000, 200
+"""Length of the runs behind spectra, and behind the leading exponent while a network learns."""
+
 TRANSIENT = 100
 """Steps in which state and tangents forget how they started."""
 
@@ -78,34 +85,24 @@ class Config:
         hidden: H.
         exponents: k, how many are flossed.
         gain: of the recurrent weights.
-        delays_long: length of the sequences, in delays.
         training_steps: updates by the loss.
-        stretch: of them before the first and before the second episode of flossing; the rest comes after.
         flossing_before: updates by flossing alone, before the first by the loss.
         flossing_episode: the same, in each of the two episodes.
-        batch_size: examples per update by the loss; flossing sees one.
         learning_rate: of Adam, for the loss.
         flossing_rate: of Adam, for flossing.
-        clip_threshold: global norm above which the gradient of the loss is shortened.
-        measured_steps: length of the run behind the spectra.
     """
 
     conditions: tuple[str, ...] = CONDITIONS
-    delays: tuple[int, ...] = (4, 8, 12, 16, 24)
+    delays: tuple[int, ...] = (4, 8, 12, 16)
     seeds: int = 10
     hidden: int = 32
     exponents: int = 24
     gain: float = 1.0
-    delays_long: int = 5
     training_steps: int = 2000
-    stretch: int = 400
     flossing_before: int = 300
     flossing_episode: int = 100
-    batch_size: int = 16
     learning_rate: float = 1e-3
     flossing_rate: float = 3e-3
-    clip_threshold: float = 1.0
-    measured_steps: int = 1000
 
 
 PRESETS = {
@@ -115,11 +112,9 @@ PRESETS = {
         seeds=2,
         hidden=4,
         exponents=2,
-        training_steps=3 * EVALUATE_EVERY,
-        stretch=EVALUATE_EVERY,
+        training_steps=5 * EVALUATE_EVERY,
         flossing_before=20,
         flossing_episode=10,
-        measured_steps=200,
     ),
     "laptop": Config(),
     "paper": Config(
@@ -130,7 +125,6 @@ PRESETS = {
         flossing_before=500,
         flossing_episode=500,
         flossing_rate=1e-3,
-        measured_steps=10_000,
     ),
 }
 
@@ -145,16 +139,11 @@ class Point:
     hidden: int
     exponents: int
     gain: float
-    delays_long: int
     training_steps: int
-    stretch: int
     flossing_before: int
     flossing_episode: int
-    batch_size: int
     learning_rate: float
     flossing_rate: float
-    clip_threshold: float
-    measured_steps: int
 
 
 def grid(config: Config) -> list[Point]:
@@ -166,26 +155,25 @@ def grid(config: Config) -> list[Point]:
     for condition in config.conditions:
         if condition not in CONDITIONS:
             raise ValueError(unknown_name("condition", condition, CONDITIONS))
-    for name in ("seeds", "hidden", "flossing_before", "flossing_episode", "measured_steps"):
+    for name in ("seeds", "hidden", "flossing_before", "flossing_episode"):
         whole_number(name, getattr(config, name), least=1)
-    whole_number("stretch", config.stretch, least=EVALUATE_EVERY)
-    whole_number("training_steps", config.training_steps, least=2 * config.stretch + EVALUATE_EVERY)
+    if config.training_steps < 5 * EVALUATE_EVERY or config.training_steps % (5 * EVALUATE_EVERY):
+        raise ValueError(f"training_steps must be a multiple of {5 * EVALUATE_EVERY}, got {config.training_steps}")
     if not 1 <= config.exponents <= config.hidden:
         raise ValueError(f"exponents must be between 1 and hidden = {config.hidden}, got {config.exponents}")
     require_positive("gain", config.gain)
     for delay in config.delays:
-        DelayedXOR(delay, config.delays_long * delay)
-    TrainingConfig(config.training_steps, config.batch_size)
-    recipe(config.learning_rate, config.clip_threshold)
+        DelayedXOR(delay, LENGTH_IN_DELAYS * delay)
+    recipe(config.learning_rate)
     flossing(config.exponents)(config.flossing_rate)
     shared = {name: value for name, value in vars(config).items() if name not in ("conditions", "delays")}
     return [Point(condition, delay, **shared) for delay in config.delays for condition in config.conditions]
 
 
-def recipe(learning_rate: float | Array, clip_threshold: float | Array) -> Recipe:
+def recipe(learning_rate: float | Array) -> Recipe:
     """Clip by the global norm, then Adam."""
     require_positive("learning_rate", learning_rate)
-    return Recipe(optax.chain(clip_by_global_norm(clip_threshold), optax.adam(learning_rate)))
+    return Recipe(optax.chain(clip_by_global_norm(CLIP_THRESHOLD), optax.adam(learning_rate)))
 
 
 @cache  # one function for one k, so that what is compiled for it is found again
@@ -221,16 +209,16 @@ class Piece(NamedTuple):
 
 def run(point: Point, unfinished: Path) -> xr.Dataset:
     """Floss an ensemble where that is asked for, let it learn, and measure its exponents before, between and after."""
-    task, rngs = _task(point.delay, point.delays_long), [nnx.Rngs(seed) for seed in range(point.seeds)]
+    task, rngs = _task(point.delay), [nnx.Rngs(seed) for seed in range(point.seeds)]
     models = [_model(point, task, own) for own in rngs]
     spectra, pieces = [_spectra(models, point)], []
     if point.condition != "none":
         record = _floss(models, point, point.flossing_before, unfinished / "before", 0)
         pieces.append(Piece(-point.flossing_before, 1, record))
     spectra.append(_spectra(models, point))
-    stretches = (point.stretch, point.stretch, point.training_steps - 2 * point.stretch)
-    for number, updates in enumerate(stretches):
-        start = number * point.stretch
+    stretch = point.training_steps // 5
+    for number, updates in enumerate((stretch, stretch, 3 * stretch)):
+        start = number * stretch
         if number and point.condition == "before and during":
             record = _floss(models, point, point.flossing_episode, unfinished / f"episode{number}", number)
             pieces.append(Piece(start, 0, record))
@@ -259,11 +247,11 @@ def _floss(models: list[SequenceModel], point: Point, updates: int, folder: Path
 def _train(models: list[SequenceModel], point: Point, updates: int, folder: Path, number: int) -> TrainingRecord:
     return train_ensemble(
         models,
-        _task(point.delay, point.delays_long),
+        _task(point.delay),
         recipe,
-        TrainingConfig(updates, point.batch_size, evaluate_every=EVALUATE_EVERY),
+        TrainingConfig(updates, BATCH_SIZE, evaluate_every=EVALUATE_EVERY),
         seeds=_orders(point, number),
-        numbers={"learning_rate": point.learning_rate, "clip_threshold": point.clip_threshold},
+        numbers={"learning_rate": point.learning_rate},
         probes=[_probe(EVALUATE_EVERY)],
         checkpoints=Checkpoints(folder),
     )
@@ -275,8 +263,8 @@ def _orders(point: Point, number: int) -> list[int]:
 
 
 @cache  # one task for all conditions, so that they share what is compiled
-def _task(delay: int, delays_long: int) -> DelayedXOR:
-    return DelayedXOR(delay, delays_long * delay, test_size=TEST_EXAMPLES)
+def _task(delay: int) -> DelayedXOR:
+    return DelayedXOR(delay, LENGTH_IN_DELAYS * delay, test_size=TEST_EXAMPLES)
 
 
 @cache
@@ -301,21 +289,14 @@ def _model(point: Point, task: DelayedXOR, rngs: nnx.Rngs) -> SequenceModel:
 @cache  # one probe for one interval, so that what is compiled for it is found again
 def _probe(every: int) -> Exponents:
     bits = jax.random.bernoulli(jax.random.key(1), 0.5, (1, 2 * TRANSIENT + PROBED_STEPS, 1)).astype(jnp.float64)
-    return Exponents(
-        bits,
-        k=PROBED_EXPONENTS,
-        transient=TRANSIENT,
-        tangent_transient=TRANSIENT,
-        dtype=jnp.float64,
-        every=every,
-    )
+    return Exponents(bits, transient=TRANSIENT, tangent_transient=TRANSIENT, dtype=jnp.float64, every=every)
 
 
 def _spectra(models: list[SequenceModel], point: Point) -> xr.Dataset:
     """Measure the spectra of all seeds, each along the same bits."""
     systems = [DrivenSystem.from_cell(model.cell, dtype=jnp.float64) for model in models]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
-    shape = (2 * TRANSIENT + point.measured_steps, 1)
+    shape = (2 * TRANSIENT + MEASURED_STEPS, 1)
     spectrum = _measure(stacked, jax.random.bernoulli(jax.random.key(0), 0.5, shape).astype(jnp.float64))
     rate = "nats per step"
     return xr.Dataset(
@@ -348,7 +329,7 @@ def _course(pieces: list[Piece], task: DelayedXOR, stages: xr.Dataset) -> xr.Dat
     solved = accuracy > task.solved_level
     probed = [piece.record.probes.to_arrays() for piece in pieces]
     measured_at = [piece.start + piece.pace * own["exponents/step"] for piece, own in zip(pieces, probed, strict=True)]
-    exponents = np.concatenate([own["exponents/mean"] for own in probed])
+    exponents = np.concatenate([own["exponents/mean"][..., 0] for own in probed])
     return stages.assign(
         accuracy=labelled(("update", "seed"), accuracy, "1", "test accuracy"),
         solved_update=labelled(
@@ -360,13 +341,12 @@ def _course(pieces: list[Piece], task: DelayedXOR, stages: xr.Dataset) -> xr.Dat
         broken=labelled("seed", broken, "1", "whether the training broke"),
         chance_level=labelled((), task.chance_level, "1", "accuracy without the inputs"),
         leading_exponent=labelled(
-            ("measurement", "seed", "number"), exponents, "nats per step", "leading Lyapunov exponents in training"
+            ("measurement", "seed"), exponents, "nats per step", "leading Lyapunov exponent in training"
         ),
     ).assign_coords(
         update=labelled("update", update, "updates", "updates by the loss"),
         measured_at=labelled(
             "measurement", np.concatenate(measured_at), "updates", "updates by the loss before, < 0 in flossing"
         ),
-        number=labelled("number", 1 + np.arange(PROBED_EXPONENTS), "1", "number of the exponent, largest first"),
         measurement=labelled("measurement", np.arange(len(exponents)), "1", "number of the measurement"),
     )
