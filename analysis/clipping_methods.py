@@ -1,7 +1,8 @@
 """Ways of clipping: what they did to the updates, and who succeeded with them, over seeds.
 
 Errors of success and of broken trainings are half of Wilson's 68 % interval, all others standard errors over seeds.
-What was clipped is told of the updates until a network had solved its task.
+What was clipped is told of the updates until a network had solved its task. Where nothing is clipped but the learning
+rate is lower, ln of the factor on it takes the place of that on the clipped updates.
 """
 
 from typing import Any
@@ -28,12 +29,13 @@ def summarise(datasets: list[xr.Dataset]) -> pd.DataFrame:
     table = []
     for values, (point,) in by_series(datasets, *SERIES).items():
         series: dict[str, Any] = dict(zip(SERIES, values, strict=True))
+        lower_rate, nothing = series["method"] == "none", xr.zeros_like(point["clip_log_factor"])
         solved, whole = point["solved_update"] >= 0, point["first_nonfinite_step"] < 0
         table.append(share_row(series, "success", solved.values))
         table.append(share_row(series, "broken", ~whole.values))
         for quantity, units, measured in (
             ("clip_share", "1", point["clip_share"]),
-            ("clip_log_factor", "nats", point["clip_log_factor"]),
+            ("log_factor", "nats", np.log(series["threshold"]) + nothing if lower_rate else point["clip_log_factor"]),
             ("clip_angle", "degrees", np.degrees(point["clip_angle"])),
             ("log10_largest_gradient_norm", "decades", np.log10(point["largest_gradient_norm"])),
             ("metric", "1", point["metric"][whole.values]),
@@ -61,7 +63,7 @@ def report(summary: pd.DataFrame) -> pd.DataFrame:
             ("solved", "success", 2),
             ("broken", "broken", 2),
             ("updates clipped", "clip_share", 2),
-            ("ln factor", "clip_log_factor", 2),
+            ("ln factor", "log_factor", 2),
             ("angle [degrees]", "clip_angle", 0),
         ):
             cells[title] = shown(*single(summary, quantity, **series), digits=digits)

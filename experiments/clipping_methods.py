@@ -258,8 +258,12 @@ def _clipping(record: TrainingRecord, seeds: int) -> dict[str, xr.Variable]:
             "rad",
             "mean angle that clipped updates are turned by",
         ),
-        "median_gradient_norm": labelled("seed", median, "loss per unit weight", "median norm before clipping"),
-        "largest_gradient_norm": labelled("seed", largest, "loss per unit weight", "largest norm before clipping"),
+        "median_gradient_norm": labelled(
+            "seed", median, "loss per unit weight", "median norm, of each_step after clipping"
+        ),
+        "largest_gradient_norm": labelled(
+            "seed", largest, "loss per unit weight", "largest norm, of each_step after clipping"
+        ),
     }
 
 

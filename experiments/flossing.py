@@ -54,7 +54,7 @@ CONDITIONS = ("none", "before", "before and during")
 STAGES = ("drawn", "flossed", "trained")
 """When spectra are measured: at the start, before the first update by the loss, and in the end."""
 
-EVALUATE_EVERY = 100
+EVALUATE_EVERY, PROBE_EVERY = 100, 50
 BATCH_SIZE = 16
 CLIP_THRESHOLD = 1.0
 """Global norm above which the gradient of the loss is shortened."""
@@ -113,8 +113,8 @@ PRESETS = {
         hidden=4,
         exponents=2,
         training_steps=5 * EVALUATE_EVERY,
-        flossing_before=20,
-        flossing_episode=10,
+        flossing_before=PROBE_EVERY,
+        flossing_episode=PROBE_EVERY,
     ),
     "laptop": Config(),
     "paper": Config(
@@ -239,7 +239,7 @@ def _floss(models: list[SequenceModel], point: Point, updates: int, folder: Path
         TrainingConfig(updates, 1),
         seeds=_orders(point, number),
         numbers={"learning_rate": point.flossing_rate},
-        probes=[_probe(max(1, updates // 10))],
+        probes=[_probe()],
         checkpoints=Checkpoints(folder),
     )
 
@@ -252,7 +252,7 @@ def _train(models: list[SequenceModel], point: Point, updates: int, folder: Path
         TrainingConfig(updates, BATCH_SIZE, evaluate_every=EVALUATE_EVERY),
         seeds=_orders(point, number),
         numbers={"learning_rate": point.learning_rate},
-        probes=[_probe(EVALUATE_EVERY)],
+        probes=[_probe()],
         checkpoints=Checkpoints(folder),
     )
 
@@ -286,10 +286,10 @@ def _model(point: Point, task: DelayedXOR, rngs: nnx.Rngs) -> SequenceModel:
     return make_model(task, cell, rngs=rngs)
 
 
-@cache  # one probe for one interval, so that what is compiled for it is found again
-def _probe(every: int) -> Exponents:
+@cache  # one probe for all, so that what is compiled for it is found again
+def _probe() -> Exponents:
     bits = jax.random.bernoulli(jax.random.key(1), 0.5, (1, 2 * TRANSIENT + PROBED_STEPS, 1)).astype(jnp.float64)
-    return Exponents(bits, transient=TRANSIENT, tangent_transient=TRANSIENT, dtype=jnp.float64, every=every)
+    return Exponents(bits, transient=TRANSIENT, tangent_transient=TRANSIENT, dtype=jnp.float64, every=PROBE_EVERY)
 
 
 def _spectra(models: list[SequenceModel], point: Point) -> xr.Dataset:

@@ -1,0 +1,81 @@
+"""The experiments on clipping and flossing: the claims of their figures on the committed summaries, and bad settings."""
+
+import re
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from analysis.seeds import single
+from paper_figures.summaries import read, select
+
+ABSOLUTE = ("global_norm", "value", "parameter_norm", "unit_ratio", "normalising", "each_step")
+"""Ways of clipping whose limit does not follow the gradients that it is to hold."""
+
+
+@pytest.mark.parametrize("network", ["elman-tanh", "lstm"])
+def test_claim_any_fixed_limit_helps_where_no_clipping_fails(network):
+    summary = select(read("clipping_methods"), network=network)
+    unclipped, unclipped_error = single(summary, "success", method="none", threshold=1.0)
+    assert unclipped == 0
+    for method in ABSOLUTE:
+        success = select(summary, quantity="success", method=method)
+        best = success.loc[success["mean"].idxmax()]
+        assert best["mean"] - unclipped > 3 * np.hypot(best["error"], unclipped_error), method
+
+
+def test_claim_all_unclipped_lstms_break_and_no_elman_network_does():
+    summary = select(read("clipping_methods"), quantity="broken", method="none", threshold=1.0).set_index("network")
+    assert summary["mean"].to_dict() == {"elman-tanh": 0, "lstm": 1}
+
+
+def test_a_limit_below_every_norm_is_normalising():
+    """Where every update is clipped by the global norm, the two make the same networks."""
+    summary = read("clipping_methods")
+    clipped = select(summary, method="global_norm", threshold=0.03)
+    normalised = select(summary, method="normalising", threshold=0.03)
+    assert set(select(clipped, quantity="clip_share")["mean"]) == {1}
+    for column in ("mean", "error"):
+        values, others = (part[column].to_numpy() for part in (clipped, normalised))
+        np.testing.assert_allclose(values, others, rtol=1e-5, atol=1e-6)
+
+
+def test_only_what_turns_is_turned():
+    angles = select(read("clipping_methods"), quantity="clip_angle").set_index("method")["mean"]
+    for keeps in ("none", "global_norm", "percentile", "normalising"):
+        assert np.all(angles[keeps] == 0)
+    for turns in ("value", "parameter_norm", "unit_ratio", "each_step"):
+        assert np.all((angles[turns] > 1) & (angles[turns] < 90))
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "sentence"),
+    [
+        ("clipping_methods", {"networks": ("lstmm",)}, "unknown network 'lstmm': did you mean lstm?"),
+        ("clipping_methods", {"none": (0.0,)}, "none must be a finite number > 0, got 0.0"),
+        ("clipping_methods", {"global_norm": (-1.0,)}, "threshold must be a number > 0, got -1.0"),
+        ("clipping_methods", {"each_step": (0.0,)}, "threshold must be a number > 0, got 0.0"),
+        ("clipping_methods", {"percentile": (101.0,)}, "threshold must be a percentile in 0 ... 100, got 101.0"),
+        ("clipping_methods", {"gain": 0.0}, "gain must be a finite number > 0, got 0.0"),
+        ("clipping_methods", {"lag": 0}, "lag must be a whole number >= 1, got 0"),
+        ("clipping_methods", {"length": 1}, "length must be a whole number >= 2, got 1"),
+        ("clipping_methods", {"seeds": 0}, "seeds must be a whole number >= 1, got 0"),
+        ("clipping_methods", {"training_steps": 24}, "training_steps must be a whole number >= 25, got 24"),
+        ("clipping_methods", {"batch_size": 0}, "batch_size must be a whole number >= 1, got 0"),
+        ("flossing", {"conditions": ("befor",)}, "unknown condition 'befor': did you mean before?"),
+        ("flossing", {"delays": (0,)}, "delay must be a whole number >= 1, got 0"),
+        ("flossing", {"seeds": 0}, "seeds must be a whole number >= 1, got 0"),
+        ("flossing", {"exponents": 5}, "exponents must be between 1 and hidden = 4, got 5"),
+        ("flossing", {"gain": -1.0}, "gain must be a finite number > 0, got -1.0"),
+        ("flossing", {"training_steps": 700}, "training_steps must be a multiple of 500, got 700"),
+        ("flossing", {"flossing_before": 0}, "flossing_before must be a whole number >= 1, got 0"),
+        ("flossing", {"learning_rate": 0.0}, "learning_rate must be a finite number > 0, got 0.0"),
+        ("flossing", {"flossing_rate": 0.0}, "flossing_rate must be a finite number > 0, got 0.0"),
+    ],
+    ids=str,
+)
+def test_a_bad_setting_is_refused_by_its_own_name(name, bad, sentence):
+    module = import_module(f"experiments.{name}")
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        module.grid(replace(module.PRESETS["smoke"], **bad))
