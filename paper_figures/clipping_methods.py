@@ -41,13 +41,15 @@ def draw(summary: pd.DataFrame) -> Figure:
     """
     networks = [network for network in NETWORKS if network in set(summary["network"])]
     figure = Figure(figsize=(TEXT_WIDTH, 0.7 + 2.1 * len(networks)), layout="constrained")
-    grid = figure.subplots(len(networks), len(PANELS), sharex="col", sharey="col", squeeze=False)
+    grid = figure.subplots(len(networks), len(PANELS), sharey="col", squeeze=False)
     for row, network in enumerate(networks):
         for column, (x, y, x_label, y_label) in enumerate(PANELS):
             axes: Axes = grid[row, column]
             for method, look in LOOKS.items():
                 _draw_method(axes, select(summary, network=network, method=method), x, y, look)
             axes.set_ylabel(y_label)
+            if x == "clip_share":
+                axes.set_xlim(-0.05, 1.05)
             if row == len(networks) - 1:
                 axes.set_xlabel(x_label)
             letter(axes, "abcdef"[len(PANELS) * row + column])
