@@ -1,14 +1,19 @@
-"""The experiments on clipping and flossing: the claims of their figures on the committed summaries, and bad settings."""
+"""The experiments on clipping and flossing: claims of their figures on the committed summaries, and bad settings."""
 
 import re
 from dataclasses import replace
 from importlib import import_module
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from largest_so_far import TASK, classifier, cross_entropy
 
 from analysis.seeds import single
 from paper_figures.summaries import read, select
+from rnn_dynamics.training import backpropagate
+from rnn_dynamics.training.clipping import global_norm
 
 FIXED = ("global_norm", "value", "parameter_norm", "unit_ratio", "normalising")
 """Ways of clipping the whole gradient whose limit does not follow the gradients that it is to hold."""
@@ -61,6 +66,29 @@ def test_only_what_turns_is_turned():
         assert np.all(angles[keeps] == 0)
     for turns in ("value", "parameter_norm", "unit_ratio", "each_step"):
         assert np.all((angles[turns] > 1) & (angles[turns] < 90))
+
+
+@pytest.mark.slow  # one backward pass step by step to compile
+@pytest.mark.parametrize(("threshold", "clips"), [(np.inf, False), (1e-4, True)])
+def test_clipping_each_step_is_told_beside_the_raw_gradient(threshold, clips):
+    rule = import_module("experiments.clipping_methods").recipe_of("each_step")(threshold, 1.0).gradient_rule
+    batch = next(TASK.batches("train", 8, seed=0))
+    raw = backpropagate(losses, classifier(), batch).gradient
+    made = rule(losses, classifier(), batch)
+    ratio = global_norm(made.gradient) / global_norm(raw)
+    cosine = sum(jnp.vdot(a, b) for a, b in pairs(made.gradient, raw)) / global_norm(made.gradient) / global_norm(raw)
+    np.testing.assert_allclose(made.report["clip_factor"], ratio, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(np.cos(made.report["clip_angle"]), cosine, rtol=0, atol=1e-6)
+    assert (made.report["clipped"] > 0) == clips
+    assert (ratio < 0.9) == clips
+
+
+def losses(model, batch):
+    return cross_entropy(model(batch.inputs, batch.lengths), batch.targets)
+
+
+def pairs(a, b):
+    return zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
 
 
 @pytest.mark.parametrize(
