@@ -93,7 +93,7 @@ class Config:
     """
 
     conditions: tuple[str, ...] = CONDITIONS
-    delays: tuple[int, ...] = (4, 8, 12, 16)
+    delays: tuple[int, ...] = (4, 8, 12, 16, 24)
     seeds: int = 10
     hidden: int = 32
     exponents: int = 24
