@@ -10,7 +10,15 @@ have not seen, and the leading exponent while they learn.
 
 The author's code has N = 80, k = 75, Adam at 1e-3, 500 steps of flossing before and 500 more at two of 3000 updates by
 the loss, on sequences of 300 steps. There the first state is learned too, the readout sees the preactivations, and
-the gradient of each parameter is clipped at 0.03.
+the gradient of each parameter is clipped at 0.03. Its sizes, and delays as long as the paper's, are the preset paper.
+
+Time on two cores: 3 minutes (laptop), 15 s (smoke). To expect, of 10 seeds: all learn d = 4, and d = 8 is learnt by 4
+as drawn, 9 after flossing and 10 with more of it in between; d = 12 by none, 7 and 7, with accuracies of 0.50, 0.89 and
+0.99. d = 16 and 24 are learnt by none within 2000 updates, but flossed networks are on the way (0.70 and 0.79, 0.64 and
+0.70), where the others are at chance. Before training, flossing brings the 24 exponents from -0.36 ... -1.45 to
+-0.03 ... -0.19 nats per step. One exponent near 0 is not enough: with --gain 1.5 or 2 lambda_1 is -0.11 or 0.03 as
+drawn, the 24th -1.6 or -2.1, and of 10 seeds none learns d = 12. What flossing in between adds is 1 to 2 standard
+errors at each delay.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """Flossing extends the delay that a plain network learns: exponents near 0 carry the gradient back to both bits.
 
-Claim: flossed networks learn the XOR at delays at which none of the others does.
+Claim: most flossed networks learn the XOR at a delay of 12, where none of the others does; at 16 and 24 they are above
+chance, and the others are not.
 """
 
 import pandas as pd

@@ -68,6 +68,30 @@ def test_only_what_turns_is_turned():
         assert np.all((angles[turns] > 1) & (angles[turns] < 90))
 
 
+def test_claim_flossing_extends_the_delay_that_is_learnt():
+    summary = read("flossing")
+    for condition in ("before", "before and during"):
+        success, error = single(summary, "success", condition=condition, delay=12)
+        none, none_error = single(summary, "success", condition="none", delay=12)
+        assert none == 0
+        assert success - none > 3 * np.hypot(error, none_error)
+        for delay in (12, 16, 24):
+            chance, _ = single(summary, "chance_level", condition="none", delay=delay)
+            accuracy, error = single(summary, "accuracy", condition=condition, delay=delay)
+            unflossed, unflossed_error = single(summary, "accuracy", condition="none", delay=delay)
+            assert accuracy - chance > 4 * error
+            assert abs(unflossed - chance) < 4 * unflossed_error
+
+
+def test_claim_flossing_brings_all_its_exponents_nearer_to_0():
+    spectra = select(read("flossing"), quantity="exponent", condition="before", delay=12)
+    stages = (select(spectra, stage=stage).sort_values("x").iloc[:24] for stage in ("drawn", "flossed"))
+    (drawn, drawn_error), (flossed, error) = (stage[["mean", "error"]].to_numpy().T for stage in stages)
+    assert np.all(flossed < 0)
+    assert np.all(flossed - drawn > 4 * np.hypot(error, drawn_error))
+    assert select(read("flossing"), quantity="log_det_residual")["mean"].max() < 1e-9
+
+
 @pytest.mark.slow  # one backward pass step by step to compile
 @pytest.mark.parametrize(("threshold", "clips"), [(np.inf, False), (1e-4, True)])
 def test_clipping_each_step_is_told_beside_the_raw_gradient(threshold, clips):
