@@ -63,8 +63,8 @@ def draw(summary: pd.DataFrame) -> Figure:
 
 def _draw_method(axes: Axes, chosen: pd.DataFrame, x: str, y: str, look: Look) -> None:
     """Draw one way of clipping, its thresholds joined in their order."""
-    along_x, along_y = (select(chosen, quantity=name).set_index("threshold") for name in (x, y))
-    both = along_x.join(along_y, lsuffix="_x", how="inner").sort_index()
+    along_x, along_y = (select(chosen, quantity=name)[["threshold", "mean", "error"]] for name in (x, y))
+    both = along_x.merge(along_y, on="threshold", suffixes=("_x", "")).sort_values("threshold")
     if both.empty:
         return
     axes.errorbar(
