@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 from largest_so_far import TASK, assert_trees_close, classifier, cross_entropy, parameters
 
@@ -89,6 +90,7 @@ def pairs(a, b):
     return zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_large_batch():
     """Two batches of 8 from the same order make one update of their mean gradient."""
     model, same = classifier(), classifier()

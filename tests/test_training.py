@@ -302,6 +302,7 @@ def test_a_constant_answer_is_at_chance():
 LEARNED_SOON = {"delayed_recall": {"lag": 5}, "delayed_xor": {"delay": 1, "length": 8}}
 
 
+@pytest.mark.slow
 def test_a_short_training_reads_digits():
     """Chance is 0.1, with a standard error of 0.016 on 360 images; the seeds 0 ... 4 gave 0.61 to 0.72."""
     task, rngs = make_task("sequential_digits"), nnx.Rngs(0)

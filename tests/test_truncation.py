@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import nnx
 from largest_so_far import CLASSES, STEPS, TASK, assert_trees_close, classifier, cross_entropy, parameters
-from networks import any_cell
+from networks import any_cell, slow_but
 
 from rnn_dynamics.models import ManyToMany
 from rnn_dynamics.tasks.generated import GeneratedTask
@@ -57,7 +57,7 @@ def windows_by_hand(task, truncation, batches):
     return losses, parameters(model)
 
 
-@pytest.mark.parametrize("truncation", [3, 7])
+@pytest.mark.parametrize("truncation", slow_but([3], [3, 7]))
 def test_windows_go_on_from_the_carry_without_its_gradient(truncation):
     task = RunningSign(train_size=64)
     updates = 2 * -(-7 // truncation)  # two batches

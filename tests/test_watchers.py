@@ -4,6 +4,7 @@ import io
 import struct
 
 import numpy as np
+import pytest
 from largest_so_far import classifier, clipped_adam, trained
 from test_ensemble_training import Orders
 
@@ -63,6 +64,7 @@ def test_tensorboard_gets_every_number(tmp_path):
         np.testing.assert_allclose(told[CHECK_EVERY], arrays["exponents/mean"][1, number], rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_told_by_member_and_shown_by_its_median(tmp_path):
     stream, told = io.StringIO(), []
     models = [classifier(seed=seed) for seed in range(3)]
