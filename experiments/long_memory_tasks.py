@@ -10,8 +10,9 @@ Time on two cores: 3 minutes (laptop), 15 s (smoke); the preset `paper`, with le
 et al., is for an accelerator and has not been run. To expect, with standard errors over five seeds: adding at T = 200
 after 1500 updates (mean squared error, chance 0.167): GRU 0.0003 and LSTM 0.0010 +- 0.0002, every seed below 0.01 after
 280 +- 12 and 770 +- 56 updates; between them and chance relu from the identity, 0.016 +- 0.003, and expRNN, whose
-weights stay orthogonal, 0.114 +- 0.023; tanh at chance, 0.172, orthogonal at the start or not. Copying over 50 steps after 750 updates (nats, chance 0.297): expRNN 0.005 +- 0.001, solved by every seed; GRU
-0.220 +- 0.004, LSTM 0.292 +- 0.001; tanh at chance, 0.299.
+weights stay orthogonal, 0.114 +- 0.023; tanh at chance, 0.172, orthogonal at the start or not. Copying over 50 steps
+after 750 updates (nats, chance 0.297): expRNN 0.005 +- 0.001, solved by every seed; GRU 0.220 +- 0.004, LSTM 0.292 +-
+0.001; tanh at chance, 0.299.
 
 So to start from orthogonal weights does not help tanh networks within so few updates, nor at learning rates of 3e-4 and
 with 64 units (three seeds), and relu networks need more updates than gated ones. With the input weights of Le et al.,

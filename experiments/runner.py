@@ -178,6 +178,8 @@ def _plan(folder: Path, points: Mapping[Path, Any], fresh: bool) -> _Plan:
         shutil.rmtree(unfinished_folder(path), ignore_errors=True)
     there = [path for path in points if path.exists()]
     made_by = {} if fresh else _reusable(there, points)
+    for path in made_by:  # of a run that was killed just after it had written the point
+        shutil.rmtree(unfinished_folder(path), ignore_errors=True)
     foreign = sum(made.code != code_version() for made in made_by.values())
     return _Plan([path.name for path in points if path not in made_by], len(there) - len(made_by), foreign)
 

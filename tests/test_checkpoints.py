@@ -9,15 +9,23 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from largest_so_far import assert_trees_equal, classifier, clipped_adam, parameters
-from networks import slow_but
+from flax import nnx
+from largest_so_far import STEPS, assert_trees_equal, classifier, clipped_adam, parameters
+from networks import any_cell, slow_but
 from test_ensemble_training import Orders
-from trained_and_killed import STEPS, contents, trained
+from trained_and_killed import STEPS as BATCHES
+from trained_and_killed import contents, trained
 
+from rnn_dynamics.models import ManyToMany, ManyToOne, make_model
 from rnn_dynamics.results import UnwritableFolder
-from rnn_dynamics.training import CheckpointError, Checkpoints, TrainingConfig, train, train_ensemble
+from rnn_dynamics.tasks import make_task
+from rnn_dynamics.training import CheckpointError, Checkpoints, Recipe, TrainingConfig, train, train_ensemble
+from rnn_dynamics.training.probes import RecurrentMatrix
 from rnn_dynamics.training.program import Program
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -114,7 +122,7 @@ def numbered(folder):
 
 def test_the_latest_checkpoints_are_kept(tmp_path):
     trained(tmp_path)
-    assert numbered(tmp_path) == [STEPS - 10, STEPS]
+    assert numbered(tmp_path) == [BATCHES - 10, BATCHES]
 
 
 def run_once(folder, **numbers):
@@ -132,10 +140,80 @@ def run_once(folder, **numbers):
 def test_a_checkpoint_of_another_training_is_refused_by_what_differs(tmp_path):
     run_once(tmp_path)
     with pytest.raises(
-        CheckpointError, match=r"another training \(learning_rate 0.05 there and 0.1 here\): take another"
+        CheckpointError, match=r"another training \(numbers.learning_rate 0.05 there and 0.1 here\): take another"
     ):
         run_once(tmp_path, learning_rate=0.1)
     assert numbered(tmp_path) == [2, 4]
+
+
+def no_numbers(folder, *, rate=0.1, steps=2, seed=0, task=None, probes=(), hidden=4):
+    model = (
+        classifier(seed=seed) if hidden == 4 else ManyToOne(any_cell("ElmanCell", hidden=hidden), 3, rngs=nnx.Rngs(1))
+    )
+    config = TrainingConfig(steps, np.int64(8))
+    task = Orders() if task is None else task
+    return train(model, task, Recipe(optax.sgd(rate)), config, probes=probes, checkpoints=folder)
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"rate": 0.2}, r"another training \(weights or recipe \w+ there and \w+ here\)"),
+        ({"seed": 7}, r"another training \(weights or recipe"),
+        ({"hidden": 5}, r"another training \(.*recurrent_kernel float64\[4, 4\] there and float64\[5, 5\] here"),
+        ({"probes": [RecurrentMatrix(every=3)]}, r"another training \(probes \[\] there"),
+        ({"steps": 1}, r"holds a checkpoint of 2 batches, more than the 1 steps asked for: take another folder"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_no_number_tells_apart_is_refused_too(other, sentence, tmp_path):
+    no_numbers(tmp_path)
+    with pytest.raises(CheckpointError, match=sentence):
+        no_numbers(tmp_path, **other)
+    no_numbers(tmp_path)
+
+
+def test_a_generated_task_of_another_seed_is_another_task(tmp_path):
+    def on(seed):
+        task = make_task("delayed_recall", lag=2, symbols=2, train_size=16, seed=seed)
+        rngs = nnx.Rngs(0)
+        model = make_model(task, any_cell("ElmanCell", features=2, hidden=3), rngs=rngs)
+        train(model, task, Recipe(optax.sgd(0.1)), TrainingConfig(1, 2), checkpoints=tmp_path)
+
+    on(0)
+    with pytest.raises(CheckpointError, match=r"another training \(task.seed 0 there and 1 here"):
+        on(1)
+
+
+class Endless(Orders):
+    """The tiny task, many to many, whose batches cannot tell where they stand."""
+
+    regime = "many_to_many"
+
+    def batches(self, split, batch_size, *, seed=None, epochs=1):
+        for batch in super().batches(split, batch_size, seed=seed, epochs=epochs):
+            yield batch._replace(targets=np.repeat(batch.targets[:, None], STEPS, axis=1))
+
+    @staticmethod
+    def loss(outputs, targets):
+        picked = jnp.take_along_axis(jax.nn.log_softmax(outputs), jnp.asarray(targets)[:, :, None], axis=2)
+        return -jnp.mean(picked[:, :, 0], axis=1)
+
+
+def test_batches_that_cannot_tell_where_they_stand_are_read_again(tmp_path, monkeypatch):
+    task = Endless()
+
+    def windowed(folder):
+        model = ManyToMany(any_cell("ElmanCell", hidden=4), 3, rngs=nnx.Rngs(1))
+        config = TrainingConfig(7, 8, truncation=2)
+        checkpoints = None if folder is None else Checkpoints(folder, every=2)
+        return train(model, task, Recipe(optax.sgd(0.1)), config, checkpoints=checkpoints)
+
+    with monkeypatch.context() as patch:
+        stop_before(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            windowed(tmp_path)
+    np.testing.assert_array_equal(windowed(tmp_path).loss, windowed(None).loss)
 
 
 def data_files(folder):

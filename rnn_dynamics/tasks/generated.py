@@ -90,6 +90,7 @@ class GeneratedTask(InSplits, abc.ABC):
         input_features: F.
         vocabulary_size: None, for tokens come as one-hot vectors.
         splits: the examples by split, "train" and "test".
+        seed: as given, and so `train_size` and `test_size`.
 
     Raises:
         ValueError: a number out of range.
@@ -107,6 +108,7 @@ class GeneratedTask(InSplits, abc.ABC):
 
     def __init__(self, *, seed: int = 0, train_size: int = 1_000_000, test_size: int = 10_000):
         key = jax.random.key(whole_number("seed", seed, least=0))
+        self.seed, self.train_size, self.test_size = seed, train_size, test_size
         sizes = {"train": train_size, "test": test_size}
         self.splits = {
             split: GeneratedExamples(

@@ -17,6 +17,9 @@ import numpy as np
 from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.results import prepare_folder
 
+FINGERPRINT = "weights or recipe"
+"""The setting that tells trainings apart where no other one does."""
+
 Arrays = dict[str, dict[str, np.ndarray]]
 """Group -> name -> array."""
 
@@ -193,6 +196,7 @@ class CheckpointStore:
     def _refuse_others(self, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
         names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
         if names:
+            names = [name for name in names if name != FINGERPRINT] or names
             differences = ", ".join(f"{name} {theirs.get(name)} there and {ours.get(name)} here" for name in names[:3])
             raise CheckpointError(
                 f"{self.folder} holds checkpoints of another training ({differences}): take another one, or remove it"

@@ -13,7 +13,7 @@ class TrainingConfig:
         steps: number of batches, which is that of updates but for `accumulate` and `truncation`.
         batch_size: B.
         seed: of the order of the batches, and of weight noise.
-        accumulate: batches whose gradients are averaged to one update.
+        accumulate: batches whose gradients are averaged to one update; what is left at the end makes none.
         truncation: truncated backpropagation through time (Williams and Peng 1990): steps of time that a gradient goes
             back at most, <= T. A batch of a many-to-many task is cut into windows of so many steps, one after the other
             a batch of its own that starts from the carry of the one before; of a many-to-one task the steps before the
@@ -41,5 +41,7 @@ class TrainingConfig:
         for name in ("truncation", "evaluate_every"):
             if getattr(self, name) is not None:
                 whole_number(f"{name}, if not None,", getattr(self, name), least=1)
+        if self.steps < self.accumulate:
+            raise ValueError(f"steps must be at least accumulate = {self.accumulate} for one update, got {self.steps}")
         if self.stop_when_solved and self.evaluate_every is None:
             raise ValueError("stop_when_solved needs evaluate_every, got None: nothing would ever be evaluated")

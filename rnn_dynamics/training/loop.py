@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rnn_dynamics.arguments import require_positive
+from rnn_dynamics.arguments import require_positive, whole_number
 from rnn_dynamics.training.checkpoints import Checkpoints
 from rnn_dynamics.training.config import TrainingConfig
 from rnn_dynamics.training.probe_history import ProbeHistory
@@ -62,7 +62,8 @@ def train(
         numbers: arguments of `recipe`, such as its learning rate; cast to the parameters' dtype.
         probes: what is measured while the model learns.
         checkpoints: where and how often to save, or only the folder.
-        watchers: called every `CHECK_EVERY` batches with what is new, for progress.
+        watchers: called with what is new every `CHECK_EVERY` batches, and whenever something is evaluated, probed or
+            saved; for progress.
 
     Returns:
         The record.
@@ -75,11 +76,13 @@ def train(
         ValueError: a number out of range, one that `recipe` does not take, a truncation beyond T, or a probe of
             something that the model does not have.
     """
+    _check_task(task, config)
+    _check_shapes({name: np.asarray(value) for name, value in (numbers or {}).items()}, "one number", {()})
     module, make_recipe = _module(model, task, config), _made(recipe, [numbers or {}])
     graph, *learned = nnx.split(module, nnx.Param, ...)
     method = Method(Network(graph, module is not model), task.loss, make_recipe, config.accumulate)
     values = {name: jnp.asarray(value, _dtype(learned[0])) for name, value in (numbers or {}).items()}
-    state = initial_state(method, Learned(*learned), values, jnp.uint32(config.seed))
+    state = initial_state(method, Learned(*learned), values, jax.random.key(config.seed))
     program = Program(method, values, task, config)
     state, record = run(program, _copied(state), ProbeHistory(probes, model), _checkpoints(checkpoints), watchers)
     nnx.update(module, *state.learned)
@@ -115,7 +118,7 @@ def train_ensemble(
         numbers: arguments of `recipe`: one number for all, or E.
         probes: what is measured in every member while it learns.
         checkpoints: where and how often to save, or only the folder.
-        watchers: called every `CHECK_EVERY` batches with what is new, for progress.
+        watchers: called with what is new, as those of `train`.
 
     Returns:
         The record, its arrays with a last axis [E].
@@ -126,17 +129,20 @@ def train_ensemble(
         ValueError: no models or models that differ in more than their weights, lists of other lengths, and what `train`
             refuses.
     """
+    _check_task(task, config)
     count = len(models)
-    seeds = [config.seed] * count if seeds is None else seeds
+    seeds = [config.seed] * count if seeds is None else [whole_number("seeds", seed, least=0) for seed in seeds]
     given = {name: np.asarray(value) for name, value in (numbers or {}).items()}
-    _check_lengths(count, seeds, given)
+    _check_members(models, seeds)
+    _check_shapes(given, f"one, or one for each of the {count} models", {(), (count,)})
     each = {name: np.broadcast_to(value, (count,)) for name, value in given.items()}
     make_recipe = _made(recipe, [{name: float(value[i]) for name, value in each.items()} for i in range(count)])
     modules = [_module(model, task, config) for model in models]
     graph, learned = _stacked(modules)
     method = Method(Network(graph, modules[0] is not models[0]), task.loss, make_recipe, config.accumulate)
     values = {name: jnp.asarray(value, _dtype(learned.params)) for name, value in each.items()}
-    state = jax.jit(jax.vmap(lambda *own: initial_state(method, *own)))(learned, values, jnp.asarray(seeds, jnp.uint32))
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    state = jax.jit(jax.vmap(lambda *own: initial_state(method, *own)))(learned, values, keys)
     program = Program(method, values, task, config, tuple(seeds))
     state, record = run(program, state, ProbeHistory(probes, models[0]), _checkpoints(checkpoints), watchers)
     for number, module in enumerate(modules):
@@ -145,13 +151,7 @@ def train_ensemble(
 
 
 def _module(model: nnx.Module, task: Task, config: TrainingConfig) -> nnx.Module:
-    """Return what is trained: the model, or a wrapper that shares its parameters and truncates their gradients.
-
-    Raises:
-        ValueError: a task that cannot say when it is solved where that is asked for, or a truncation beyond T.
-    """
-    if config.stop_when_solved and not hasattr(task, "solved"):
-        raise ValueError(f"stop_when_solved needs a task that says when it is solved, {task.name} does not")
+    """Return what is trained: the model, or a wrapper that shares its parameters and truncates their gradients."""
     if config.truncation is None:
         return model
     example = next(iter(task.batches("train", config.batch_size, seed=config.seed, epochs=None)))
@@ -179,14 +179,27 @@ def _made(recipe: Recipe | MakeRecipe, numbers: Sequence[Mapping[str, float]]) -
     return make_recipe
 
 
-def _check_lengths(count: int, seeds: Sequence[int], numbers: Mapping[str, np.ndarray]) -> None:
-    if count == 0:
+def _check_task(task: Task, config: TrainingConfig) -> None:
+    if config.stop_when_solved and not hasattr(task, "solved"):
+        raise ValueError(f"stop_when_solved needs a task that says when it is solved, {task.name} does not")
+    if config.evaluate_every is not None:
+        task.batches(config.evaluation_split, 1)  # which refuses an unknown split now and not after an hour
+
+
+def _check_members(models: Sequence[nnx.Module], seeds: Sequence[int]) -> None:
+    if not models:
         raise ValueError("models must hold at least one model, got none")
-    if len(seeds) != count:
-        raise ValueError(f"seeds must be one for each of the {count} models, got {len(seeds)}")
+    if len({id(model) for model in models}) < len(models):
+        raise ValueError("models must be one object for each member, got one of them twice")
+    if len(seeds) != len(models):
+        raise ValueError(f"seeds must be one for each of the {len(models)} models, got {len(seeds)}")
+
+
+def _check_shapes(numbers: Mapping[str, np.ndarray], allowed: str, shapes: set[tuple[int, ...]]) -> None:
     for name, value in numbers.items():
-        if value.shape not in {(), (count,)}:
-            allowed = f"one, or one for each of the {count} models"
+        if value.dtype.kind not in "iuf":
+            raise ValueError(f"numbers must be real numbers, {name} is {value}")
+        if value.shape not in shapes:
             raise ValueError(f"numbers must be {allowed}; {name} has shape {value.shape}")
 
 
@@ -200,8 +213,8 @@ def _stacked(modules: Sequence[nnx.Module]) -> tuple[Any, Learned]:
 
 
 def _dtype(params: PyTree) -> Any:
-    """Return the real dtype of the parameters, so that no number of the recipe makes their updates wider."""
-    return jnp.finfo(jnp.result_type(*jax.tree.leaves(params))).dtype
+    """Return the real dtype of the parameters, in which no number makes updates wider; float32 at least."""
+    return jnp.promote_types(jnp.finfo(jnp.result_type(*jax.tree.leaves(params))).dtype, jnp.float32)
 
 
 def _copied(state: TrainState) -> TrainState:

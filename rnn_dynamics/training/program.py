@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -53,13 +54,23 @@ class Program:
             return batches
         return Windows(batches, self.config.truncation, time_axis=2 if self.ensemble else 1)
 
+    @cached_property
+    def _update(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+        # Looked up once, for the caches of compiled programs are small, and a look takes longer than it should.
+        if self.seeds is None:
+            return partial(compiled_update(self.method), self.numbers)
+        distinct = {seed: number for number, seed in enumerate(dict.fromkeys(self.seeds))}
+        orders = jnp.array([distinct[seed] for seed in self.seeds])
+        update = compiled_ensemble_update(self.method)
+        return lambda state, batch: update(self.numbers, state, batch, orders)
+
+    @cached_property
+    def _questions(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        return {}
+
     def advance(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         """Make one update, which takes the memory of the state over."""
-        if self.seeds is None:
-            return compiled_update(self.method)(self.numbers, state, batch)
-        distinct = list(dict.fromkeys(self.seeds))
-        orders = jnp.array([distinct.index(seed) for seed in self.seeds])
-        return compiled_ensemble_update(self.method)(self.numbers, state, batch, orders)
+        return self._update(state, batch)
 
     def evaluate(self, state: TrainState) -> np.ndarray:
         """Return the task's metric over the evaluation split, [] or [E]."""
@@ -68,28 +79,45 @@ class Program:
 
     def ask(self, state: TrainState, question: Callable[[Any], Any]) -> Any:
         """Return what a pure function of the model says, on the host."""
-        return jax.device_get(compiled_question(self.method.network, question, self.ensemble)(state.learned))
+        if question not in self._questions:
+            self._questions[question] = compiled_question(self.method.network, question, self.ensemble)
+        return jax.device_get(self._questions[question](state.learned))
+
+    def first_step(self, state: TrainState) -> list[float]:
+        """Tell a recipe by what it makes of gradients that look like the parameters: norms, in four digits."""
+        numbers = jax.tree.map(lambda value: value.ravel()[0], dict(self.numbers))
+        params = jax.tree.map(lambda leaf: leaf[0] if self.ensemble else leaf, state.learned.params)
+        optimizer = self.method.make_recipe(**numbers).optimizer
+        gradient = jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf), params)
+        made = optimizer.update(gradient, optimizer.init(params), params)
+        leaves = [jnp.abs(leaf) for leaf in jax.tree.leaves(made) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        return [float(f"{np.nansum(np.asarray(leaf, np.float64)):.4g}") for leaf in leaves]
 
     def settings(self) -> dict[str, Any]:
         """Tell what makes this training another one than others, but for how long it is; fits into JSON."""
         config = {name: value for name, value in dataclasses.asdict(self.config).items() if name != "steps"}
         plain = {name: value for name, value in vars(self.task).items() if _is_plain(name, value)}
         recipe = self.method.make_recipe
+        made = self.method.make_recipe(**jax.tree.map(lambda value: value.ravel()[0], dict(self.numbers)))
         return {
             "task": self.task.name,
-            **{f"task.{name}": value for name, value in plain.items()},
-            **config,
-            **({} if self.seeds is None else {"seeds": list(self.seeds)}),
-            "recipe": getattr(recipe, "__qualname__", type(recipe).__qualname__),
-            **{name: _legible(value) for name, value in self.numbers.items()},
+            **{f"task.{name}": _fit_for_json(value) for name, value in plain.items()},
+            **{name: _fit_for_json(value) for name, value in config.items()},
+            **({} if self.seeds is None else {"seeds": [int(seed) for seed in self.seeds]}),
+            "recipe": f"{recipe.__module__}.{getattr(recipe, '__qualname__', type(recipe).__qualname__)}",
+            "penalties": {name: _fit_for_json(weight) for name, (weight, _) in made.penalties.items()},
+            "weight_noise": _fit_for_json(made.weight_noise),
+            **{f"numbers.{name}": _fit_for_json(value) for name, value in self.numbers.items()},
         }
 
 
 def _is_plain(name: str, value: Any) -> bool:
-    return not name.startswith("_") and isinstance(value, bool | int | float | str | None)
+    return not name.startswith("_") and isinstance(value, bool | int | float | str | np.generic | None)
 
 
-def _legible(value: Array) -> Any:
-    """Return float32 numbers as a person would have written them."""
-    digits = np.finfo(value.dtype).precision
-    return np.vectorize(lambda number: float(f"{number:.{digits}g}"), otypes=[float])(np.asarray(value)).tolist()
+def _fit_for_json(value: Any) -> Any:
+    """Return plain numbers; float32 ones as a person would have written them, in the fewest digits that tell them."""
+    if isinstance(value, Array | np.ndarray | np.generic):
+        text = np.asarray(value).astype(str) if jnp.issubdtype(value.dtype, jnp.floating) else None
+        return np.asarray(value).tolist() if text is None else text.astype(float).tolist()
+    return value

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from rnn_dynamics.arguments import require
 from rnn_dynamics.types import Batch, PyTree
 
 Loss: TypeAlias = Callable[[Any, Batch], Array]
@@ -79,12 +81,19 @@ class Recipe:
     Attributes:
         optimizer: makes the update from the gradient, clipping included: any chain of optax.
         gradient_rule: makes the gradient of the mean loss.
-        penalties: name -> (weight, penalty); weight times penalty is added to the mean loss.
+        penalties: name -> (weight, penalty); weight times penalty is added to the mean loss. A penalty sees the model
+            and the batch; of a training that is truncated the window, as if a sequence began there.
         weight_noise: standard deviation of the noise on all parameters while the gradient is taken, drawn anew for
-            every update (Jim, Giles and Horne 1996; Graves 2013, sec. 3.2). 0 is none.
+            every batch (Jim, Giles and Horne 1996; Graves 2013, sec. 3.2). 0 is none.
+
+    Raises:
+        ValueError: a weight noise < 0.
     """
 
     optimizer: optax.GradientTransformation
     gradient_rule: GradientRule = backpropagate
     penalties: Mapping[str, tuple[float | Array, Penalty]] = field(default_factory=dict)
     weight_noise: float | Array = 0.0
+
+    def __post_init__(self) -> None:
+        require("weight_noise", self.weight_noise, "a finite number >= 0", lambda x: (x >= 0) & np.isfinite(x))

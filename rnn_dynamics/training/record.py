@@ -12,17 +12,18 @@ from rnn_dynamics.training.probe_history import ProbeHistory
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRecord:
-    """What happened; of an ensemble arrays have a last axis [E], and are NaN where a member has stopped.
+    """What happened; of an ensemble arrays have a last axis [E], and series are NaN where a member has stopped.
 
     Attributes:
         series: name -> [steps], one number for each batch: "loss", the batch mean before the update; "gradient_norm",
-            the global norm before clipping; "penalty_NAME" of each penalty; and what the gradient's rule and the
-            clipping report.
+            the global norm of its gradient before clipping; "penalty_NAME" of each penalty; what the gradient's rule
+            reports; "clipped", "clip_factor" and "clip_angle" of the update, NaN where batches are accumulated and
+            there was none, with "_2" for a second clipping in the chain.
         evaluated: [n], batches seen before each evaluation.
-        metric: [n], the task's metric over the evaluation split.
+        metric: [n], the task's metric over the evaluation split; of a stopped member what it stays at.
         broken_step: [], the batch at which the loss or the norm of its gradient was not finite; -1 if none.
         solved_step: [], batches seen when an evaluation called the task solved and training stopped; -1 if none did.
-        clipping: how often and by how much; None without clipping.
+        clipping: how often and by how much, of the first clipping in the chain; None without.
         probes: what they measured.
         probe_share: of the run time, taken by them, compiling left out; NaN where they measured less than three times.
     """

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnn_dynamics.training.checkpoints import Arrays, Checkpoints, CheckpointStore
+from rnn_dynamics.training.checkpoints import FINGERPRINT, Arrays, CheckpointError, Checkpoints, CheckpointStore
 from rnn_dynamics.training.clipping import clip_report, clip_states
 from rnn_dynamics.training.probe_history import ProbeHistory
 from rnn_dynamics.training.program import Program
 from rnn_dynamics.training.record import TrainingRecord
+from rnn_dynamics.training.truncation import position_of
 from rnn_dynamics.training.update import TrainState
-from rnn_dynamics.types import Batch, PyTree
+from rnn_dynamics.types import Batch
 
 CHECK_EVERY = 50
 """Batches between two looks at the losses by the host: often enough to stop soon, rarely enough not to wait."""
@@ -27,7 +28,7 @@ CHECK_EVERY = 50
 
 @dataclasses.dataclass(frozen=True)
 class News:
-    """What a training has to tell since it last did.
+    """What a training has to tell since it last did, or at the start of one that has ended already.
 
     Attributes:
         made: batches seen.
@@ -106,7 +107,7 @@ def run(
         state: before the first update; its memory is taken over.
         probes: what is measured meanwhile, and where it is kept.
         checkpoints: where and how often to save; None saves nothing.
-        watchers: called every `CHECK_EVERY` batches.
+        watchers: called every `CHECK_EVERY` batches, and whenever something is evaluated, probed or saved.
 
     Returns:
         The state in the end, and the record.
@@ -148,27 +149,41 @@ class _Training:
         self.clock = Clock()
         self.log = _Log(probes)
         self.batches = program.batches()
-        self.settings = {
-            **program.settings(),
-            "probes": [[probe.name, probe.every] for probe in self.probes],
-            "state": _form(state),
-        }
+        self.settings = {} if store is None else self._settings()
         saved = None if store is None else store.latest(self.settings)
         if saved is not None:
+            if store is not None and saved.step > program.config.steps:
+                raise CheckpointError(
+                    f"{store.folder} holds a checkpoint of {saved.step} batches, more than the {program.config.steps} "
+                    "steps asked for: take another folder, or remove it"
+                )
             self.state = _unnamed(state, saved.arrays["state"])
             self.log.restore(saved.step, saved.arrays)
             self.batches = _from(self.batches, saved.step, saved.position)
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what tells this training from others, from what it starts from on."""
+        shapes = {name: f"{array.dtype}{list(array.shape)}" for name, array in _named(self.state).items()}
+        probes = {f"probe {probe.name}": f"{_fingerprint(vars(probe))} every {probe.every}" for probe in self.probes}
+        start = _fingerprint([_named(self.state), self.program.first_step(self.state)])
+        return {**self.program.settings(), **shapes, "probes": list(probes), **probes, FINGERPRINT: start}
 
     def run(self, save_every: int | None, watchers: Sequence[Watcher]) -> None:
         config = self.program.config
         saved = self.log.made
         if self.log.made == 0:
             self._probe()
+        if self.log.made == config.steps or self._stopped():
+            self._tell(watchers, {}, None, {})
         while self.log.made < config.steps and not self._stopped():
             until = min(self._next_stop(save_every), config.steps)
             for batch in islice(self.batches, until - self.log.made):
                 self.state, measured = self.program.advance(self.state, batch)
                 self.log.note(measured)
+            if self.log.made < until:
+                raise ValueError(
+                    f"the task must yield a batch for every one of {config.steps} steps, it ended after {self.log.made}"
+                )
             series = self.log.fetch()
             metric, probed = None, {}
             if not self._stopped():
@@ -177,10 +192,13 @@ class _Training:
             if save_every is not None and (_due(self.log.made, save_every) or self._stopped()):
                 self._save()
                 saved = self.log.made
-            for watcher in watchers:
-                watcher(News(self.log.made, config.steps, series, metric, probed))
+            self._tell(watchers, series, metric, probed)
         if save_every is not None and saved != self.log.made:
             self._save()
+
+    def _tell(self, watchers: Sequence[Watcher], series: Any, metric: Any, probed: Any) -> None:
+        for watcher in watchers:
+            watcher(News(self.log.made, self.program.config.steps, series, metric, probed))
 
     def _next_stop(self, save_every: int | None) -> int:
         """Return the number of batches after which there is something to do besides updates."""
@@ -213,21 +231,22 @@ class _Training:
 
     def _save(self) -> None:
         assert self.store is not None
-        position = self.batches.get_state() if hasattr(self.batches, "get_state") else None  # pyright: ignore
+        position = position_of(self.batches)
         arrays = {"state": _named(self.state), **self.log.to_arrays()}
         self.store.save(self.log.made, arrays, self.settings, position)
 
     def record(self) -> TrainingRecord:
         series, state = self.log.joined(), jax.device_get(self.state._replace(key=None))
-        if not self.program.ensemble and state.broken_step >= 0:
-            series = {name: values[: state.broken_step + 1] for name, values in series.items()}
+        stops = np.where(state.broken_step >= 0, state.broken_step + 1, self.log.made)
+        last = int(np.max(np.where(state.solved_step >= 0, state.solved_step, stops)))
+        clippings = clip_states(state.optimizer_state)
         return TrainingRecord(
-            series,
+            {name: values[:last] for name, values in series.items()},
             np.array(self.log.evaluated, int),
             np.array(self.log.metric),
             state.broken_step,
             state.solved_step,
-            clip_report(state.optimizer_state) if clip_states(state.optimizer_state) else None,
+            clip_report(clippings[0]) if clippings else None,
             self.log.probes,
             self.clock.share(),
         )
@@ -267,8 +286,15 @@ def _unnamed(like: TrainState, arrays: Mapping[str, np.ndarray]) -> TrainState:
     return jax.tree.map_with_path(leaf, like)
 
 
-def _form(state: PyTree) -> str:
-    """Hash names, shapes and dtypes."""
-    leaves = jax.tree.leaves_with_path(state)
-    form = [(jax.tree_util.keystr(path), leaf.shape, str(leaf.dtype)) for path, leaf in leaves]
-    return hashlib.sha256(str(form).encode()).hexdigest()[:8]
+def _fingerprint(content: Any) -> str:
+    """Hash arrays and plain values; of what is neither, such as a function, its name."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(content):
+        total.update(jax.tree_util.keystr(path).encode())
+        if isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            total.update(np.ascontiguousarray(leaf).tobytes())
+        elif isinstance(leaf, bool | int | float | str):
+            total.update(repr(leaf).encode())
+        else:
+            total.update(getattr(leaf, "__qualname__", type(leaf).__qualname__).encode())
+    return total.hexdigest()[:8]

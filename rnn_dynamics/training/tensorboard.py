@@ -47,7 +47,7 @@ class TensorBoardWriter:
         """Write what is new."""
         new = max((len(values) for values in news.series.values()), default=0)
         if self._writer is None:
-            self._writer = self._make(self._folder, purge_step=news.made - new)
+            self._writer = self._make(self._folder, purge_step=news.made - new + 1)
         for name, values in news.series.items():
             for step, value in enumerate(values, news.made - new):
                 self._write(name, value, step)

@@ -83,15 +83,22 @@ class LastStepsModel(nnx.Module):
     def _read_without_gradient(self, inputs: Array, lengths: Array) -> tuple[Carry, Array]:
         # The parameters are held, and not what is read: so nothing of these steps is kept for a backward pass.
         graph, params, rest = nnx.split(self.model, nnx.Param, ...)
-        return nnx.merge(graph, jax.lax.stop_gradient(params), rest, copy=True).read(inputs, lengths)
+        still = nnx.merge(graph, jax.lax.stop_gradient(params), rest, copy=True)
+        read = still.read(inputs, lengths)
+        nnx.update(self.model, nnx.state(still, nnx.Not(nnx.Param)))  # a dropout's keys have moved on
+        return read
+
+
+def position_of(batches: Any) -> Any:
+    """Return where an iterator stands, to be handed to its `set_state`; None for one that has no such thing."""
+    return batches.get_state() if hasattr(batches, "get_state") else None
 
 
 class Windows(Iterator[Batch]):
     """The windows of batches, one after the other; its state can be saved and restored where theirs can.
 
     Args:
-        batches: [B, T, ...] with targets [B, T, ...], or all with an axis of orders before; an iterator with
-            `get_state` and `set_state` where those are asked for.
+        batches: [B, T, ...] with targets [B, T, ...], or all with an axis of orders before.
         steps: of a window; the last one of a sequence has what is left.
         time_axis: of all arrays but the lengths.
     """
@@ -107,16 +114,15 @@ class Windows(Iterator[Batch]):
     def __next__(self) -> Batch:
         """Return the next window."""
         if not self._left:
-            self._before = self.batches.get_state() if hasattr(self.batches, "get_state") else None
+            self._before = position_of(self.batches)
             self._left, self._taken = self._cut(next(self.batches)), 0
         self._taken += 1
         return self._left.pop(0)
 
-    def get_state(self) -> dict[str, Any]:
-        """Return where it stands."""
-        if not self._left:
-            return {"batches": self.batches.get_state(), "taken": 0}
-        return {"batches": self._before, "taken": self._taken}
+    def get_state(self) -> dict[str, Any] | None:
+        """Return where it stands; None where the batches cannot tell."""
+        before, taken = (self._before, self._taken) if self._left else (position_of(self.batches), 0)
+        return None if before is None else {"batches": before, "taken": taken}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go to where `get_state` was called."""

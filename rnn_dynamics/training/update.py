@@ -86,28 +86,29 @@ class Method(NamedTuple):
     accumulate: int
 
 
-def optimizer_of(recipe: Recipe, accumulate: int) -> optax.GradientTransformation:
-    """Return the recipe's optimiser, which waits for `accumulate` gradients before each update."""
+def optimizer_of(recipe: Recipe, accumulate: int, params: PyTree) -> optax.GradientTransformation:
+    """Return the recipe's optimiser, which waits for `accumulate` gradients before each update of the parameters."""
     if accumulate == 1:
         return recipe.optimizer
-    return optax.MultiSteps(recipe.optimizer, accumulate).gradient_transformation()
+    dtype = jnp.result_type(*jax.tree.leaves(params))  # MultiSteps would add up in float32
+    return optax.MultiSteps(recipe.optimizer, accumulate, accumulator_dtype=dtype).gradient_transformation()
 
 
-def initial_state(method: Method, learned: Learned, numbers: Mapping[str, Array], seed: Array) -> TrainState:
+def initial_state(method: Method, learned: Learned, numbers: Mapping[str, Array], key: Array) -> TrainState:
     """Return the state before the first update.
 
     Args:
         method: how updates are made.
         learned: the model's variables.
         numbers: of the recipe.
-        seed: [] of the weight noise.
+        key: of the weight noise.
 
     Returns:
         The state, which shares the memory of `learned`.
     """
-    optimizer = optimizer_of(method.make_recipe(**numbers), method.accumulate)
+    optimizer = optimizer_of(method.make_recipe(**numbers), method.accumulate, learned.params)
     never = jnp.int32(-1)
-    return TrainState(learned, optimizer.init(learned.params), jax.random.key(seed), jnp.int32(0), never, never)
+    return TrainState(learned, optimizer.init(learned.params), key, jnp.int32(0), never, never)
 
 
 @lru_cache(maxsize=8)  # few, because a task's loss keeps its data alive
@@ -201,10 +202,10 @@ def update(
     model, gradient, measured = _gradient(method, recipe, state, batch)
     norm = global_norm(gradient)
     _, _, rest = nnx.split(model, nnx.Param, ...)
-    optimizer = optimizer_of(recipe, method.accumulate)
+    optimizer = optimizer_of(recipe, method.accumulate, state.learned.params)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.learned.params)
     learned = Learned(optax.apply_updates(state.learned.params, updates), rest)
-    measured = {"gradient_norm": norm, **measured, **_clipping_of(optimizer_state)}
+    measured = {"gradient_norm": norm, **measured, **_clipping_of(state.optimizer_state, optimizer_state)}
 
     broken = ~state.stopped & ~(jnp.isfinite(measured["loss"]) & jnp.isfinite(norm))
     # Once something has broken nothing moves any more, so that the parameters that broke it can be looked at, and the
@@ -231,18 +232,23 @@ def _gradient(method: Method, recipe: Recipe, state: TrainState, batch: Batch) -
 
         # Of a copy, because what the model keeps moves on with the loss alone.
         value, slope = nnx.value_and_grad(penalised)(nnx.clone(model))
-        gradient = jax.tree.map(lambda total, part, weight=weight: total + weight * part, gradient, slope)
+        weighted = jax.tree.map(lambda part, weight=weight: (weight * part).astype(part.dtype), slope)
+        gradient = jax.tree.map(jnp.add, gradient, weighted)
         measured[f"penalty_{name}"] = value
-    return model, gradient, measured
+    # Of a complex parameter jax gives the conjugate of the direction in which the loss rises.
+    return model, jax.tree.map(jnp.conj, gradient), measured
 
 
-def _clipping_of(optimizer_state: PyTree) -> dict[str, Array]:
-    """Tell what became of this gradient in each clipping of the optimiser's chain, the first one without a number."""
+def _clipping_of(before: PyTree, after: PyTree) -> dict[str, Array]:
+    """Tell what became of the gradient in each clipping of the optimiser's chain, the first one without a number.
+
+    NaN where there was no update, but a gradient put by.
+    """
     told = {}
-    for number, state in enumerate(clip_states(optimizer_state)):
+    for number, (old, new) in enumerate(zip(clip_states(before), clip_states(after), strict=True)):
         suffix = f"_{number + 1}" if number else ""
-        for name, value in zip(("clipped", "clip_factor", "clip_angle"), state.latest, strict=True):
-            told[name + suffix] = value.astype(jnp.float32)
+        for name, value in zip(("clipped", "clip_factor", "clip_angle"), new.latest, strict=True):
+            told[name + suffix] = jnp.where(new.updates > old.updates, value.astype(jnp.float32), jnp.nan)
     return told
 
 
