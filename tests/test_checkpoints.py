@@ -146,13 +146,10 @@ def test_a_checkpoint_of_another_training_is_refused_by_what_differs(tmp_path):
     assert numbered(tmp_path) == [2, 4]
 
 
-def no_numbers(folder, *, rate=0.1, steps=2, seed=0, task=None, probes=(), hidden=4):
-    model = (
-        classifier(seed=seed) if hidden == 4 else ManyToOne(any_cell("ElmanCell", hidden=hidden), 3, rngs=nnx.Rngs(1))
-    )
-    config = TrainingConfig(steps, np.int64(8))
-    task = Orders() if task is None else task
-    return train(model, task, Recipe(optax.sgd(rate)), config, probes=probes, checkpoints=folder)
+def no_numbers(folder, *, rate=0.1, steps=2, seed=0, probes=(), hidden=4):
+    model = ManyToOne(any_cell("ElmanCell", hidden=hidden, seed=seed), 3, rngs=nnx.Rngs(1))
+    recipe = Recipe(optax.sgd(rate))
+    return train(model, Orders(), recipe, TrainingConfig(steps, 8), probes=probes, checkpoints=folder)
 
 
 @pytest.mark.parametrize(
