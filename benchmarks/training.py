@@ -38,7 +38,7 @@ class Size(NamedTuple):
 SINGLE = Size(steps=200, hidden=64, batch=32, updates=200)
 MANY = tuple(Size(steps=100, hidden=32, batch=batch, updates=100) for batch in (8, 32))
 NETWORKS = 32
-ROUNDS = 7
+ROUNDS = 5
 PROBE_EVERY = 100
 THRESHOLD, RATE = 1.0, 1e-3
 
