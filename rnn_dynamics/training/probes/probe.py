@@ -1,4 +1,4 @@
-"""The contract of a probe: what is measured every n updates on fixed data while a network learns."""
+"""The contract of a probe: what is measured every n batches on fixed data while a network learns."""
 
 import abc
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ class Probe(abc.ABC):
     Attributes:
         labels: name of each quantity -> what it is; the same for every model.
         name: of the probe, the prefix of its quantities in the results; another one for each of several of a kind.
-        every: updates between two measurements.
+        every: batches between two measurements.
 
     Raises:
         ValueError: a name that no variable could have, or less than one update.
