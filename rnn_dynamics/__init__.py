@@ -8,7 +8,21 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_PARTS = ("cells", "dynamics", "interop", "layers", "models", "results", "taps", "tasks", "training", "types")
+_PARTS = (
+    "arguments",
+    "cells",
+    "devices",
+    "dynamics",
+    "interop",
+    "layers",
+    "models",
+    "results",
+    "taps",
+    "tasks",
+    "theory",
+    "training",
+    "types",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

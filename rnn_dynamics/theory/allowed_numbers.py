@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
+
+from rnn_dynamics.arguments import require
 
 Number = float | Array
 """A number, or an array [] of one."""
@@ -29,9 +30,7 @@ def allowed(name: str, value: Number, words: str, is_allowed: Callable[[Any], An
     """
     if np.shape(value) != ():
         raise ValueError(f"{name} must be one number, got shape {np.shape(value)}; jax.vmap takes many")
-    # By NumPy, for a known array that meets jax while something else is being traced is traced as well.
-    if not isinstance(value, Tracer) and not is_allowed(np.asarray(value)):
-        raise ValueError(f"{name} must be {words}, got {value}")
+    require(name, value, words, is_allowed)
     return jnp.asarray(value, jnp.result_type(value, 0.0))
 
 

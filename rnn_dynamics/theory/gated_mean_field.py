@@ -40,8 +40,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jaxtyping import Float
+
+from rnn_dynamics.arguments import require
 
 Number: TypeAlias = float | int | Array
 
@@ -131,15 +132,13 @@ def check_laws(laws: dict[str, GateLaw], input_correlation: Number = 1.0) -> Non
     Raises:
         ValueError: a negative or infinite gain or variance, a mean that is not finite, a correlation outside 0 ... 1.
     """
-    if not isinstance(input_correlation, Tracer) and not np.all((input_correlation >= 0) & (input_correlation <= 1)):
-        raise ValueError(f"input_correlation must be between 0 and 1, got {input_correlation}")
+    require("input_correlation", input_correlation, "between 0 and 1", lambda number: (number >= 0) & (number <= 1))
     for gate, law in laws.items():
         for field, value in vars(law).items():
-            if isinstance(value, Tracer):
-                continue
-            if not (np.all(np.isfinite(value)) and (field == "bias_mean" or np.all(np.asarray(value) >= 0))):
-                allowed = "finite" if field == "bias_mean" else "finite and >= 0"
-                raise ValueError(f"{gate}.{field} must be {allowed}, got {value}")
+            if field == "bias_mean":
+                require(f"{gate}.{field}", value, "finite", np.isfinite)
+            else:
+                require(f"{gate}.{field}", value, "finite and >= 0", lambda x: np.isfinite(x) & (x >= 0))
 
 
 def fixed_point(update: Callable[[Array], Array], start: float | Array, lowest: float, highest: float) -> Array:
