@@ -1,5 +1,6 @@
 """Mean-field theory of Elman networks against closed forms, published values, differences and simulated networks."""
 
+import math
 from functools import partial
 
 import jax
@@ -381,3 +382,16 @@ def test_two_replicas_correlate_as_the_map_says(gain, shared):
     np.testing.assert_allclose(expected[-1], stationary_correlation(network, shared), rtol=0, atol=2e-3)
     assert np.all(np.abs(extrapolated - np.array(expected[1:])) < 4 * errors + 1e-12)
     assert np.max(errors) < 0.08
+
+
+@pytest.mark.parametrize("bias_variance", [3.0, 1e4])
+def test_mean_exponent_of_selu_in_closed_form(bias_variance):
+    """E ln phi' = ln scale + (ln alpha) / 2 - sqrt(q / 2 pi), also where the slope itself is lost to rounding."""
+    network = RandomElman(0.5, bias_variance, activation="selu")
+    scale, alpha = 1.0507009873554805, 1.6732632423543772
+    of_slopes = math.log(scale) + math.log(alpha) / 2 - np.sqrt(stationary_variance(network) / (2 * np.pi))
+    assert abs(mean_exponent(network) - (math.log(0.5) - 0.5 + of_slopes)) < 1e-12 * abs(of_slopes)
+
+
+def test_a_memory_at_the_edge_has_no_end():
+    assert memory_depth(RandomElman(math.sqrt(2), activation="relu")) == np.inf

@@ -1,6 +1,7 @@
 """What an update does, besides the plain gradient: penalties, weight noise, accumulation, rules of one's own."""
 
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,15 @@ import pytest
 from flax import nnx
 from largest_so_far import TASK, assert_trees_close, classifier, cross_entropy, parameters
 
-from rnn_dynamics.training import LossGradient, Recipe, TrainingConfig, backpropagate, make_clipping, train
+from rnn_dynamics.training import (
+    LossGradient,
+    Recipe,
+    TrainingConfig,
+    backpropagate,
+    clip_each_step,
+    make_clipping,
+    train,
+)
 
 RATE = 0.1
 
@@ -173,3 +182,13 @@ def test_batches_that_end_too_soon_get_one_sentence():
     sentence = r"^the task must yield a batch for every one of 5 steps, it ended after 3$"
     with pytest.raises(ValueError, match=sentence):
         train(classifier(), Ends(), Recipe(optax.sgd(0.1)), TrainingConfig(5, 8))
+
+
+def test_what_is_no_recipe_gets_one_sentence():
+    config = TrainingConfig(1, 8)
+    with pytest.raises(TypeError, match=r"^recipe must make a Recipe, got GradientTransformation.*write Recipe"):
+        train(classifier(), TASK, lambda: optax.adam(0.1), config)
+    with pytest.raises(TypeError, match=r"^penalties must be name -> .weight, penalty., got function for 'size'$"):
+        Recipe.__post_init__(types.SimpleNamespace(**{**vars(Recipe(optax.sgd(0.1))), "penalties": {"size": size}}))
+    with pytest.raises(TypeError, match=r"^optimizer must be a transformation of optax, got partial; a rule"):
+        Recipe.__post_init__(types.SimpleNamespace(optimizer=clip_each_step(1.0)))

@@ -43,8 +43,8 @@ class Activation:
 
 # The slope of x*Phi(x) is Phi(x) + x*phi(x), steepest at x = sqrt(2).
 _GELU_MAX_SLOPE = (1 + math.erf(1)) / 2 + math.exp(-1) / math.sqrt(math.pi)
-_SELU_SCALE = 1.0507009873554804934
-_SELU_ALPHA = 1.6732632423543772848
+SELU_SCALE = 1.0507009873554804934
+SELU_ALPHA = 1.6732632423543772848
 
 ACTIVATIONS: dict[str, Activation] = {
     activation.name: activation
@@ -57,7 +57,7 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("softplus", jax.nn.softplus, 1.0, 0.5, "Dugas et al. 2001"),
         Activation("gelu", lambda x: jax.nn.gelu(x, approximate=False), _GELU_MAX_SLOPE, 0.5, "Hendrycks, Gimpel 2016"),
         Activation("elu", jax.nn.elu, 1.0, 1.0, "Clevert, Unterthiner and Hochreiter 2016"),
-        Activation("selu", jax.nn.selu, _SELU_SCALE * _SELU_ALPHA, _SELU_SCALE * _SELU_ALPHA, "Klambauer et al. 2017"),
+        Activation("selu", jax.nn.selu, SELU_SCALE * SELU_ALPHA, SELU_SCALE * SELU_ALPHA, "Klambauer et al. 2017"),
         Activation("hard_tanh", jax.nn.hard_tanh, 1.0, 1.0, "Collobert 2004"),
         Activation("softsign", jax.nn.soft_sign, 1.0, 1.0, "Bergstra et al. 2009"),
         Activation("sin", jnp.sin, 1.0, 1.0, "Parascandolo, Huttunen and Virtanen 2017"),

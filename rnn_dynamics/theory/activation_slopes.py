@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnn_dynamics.cells.activations import Activation
+from rnn_dynamics.cells.activations import SELU_ALPHA, SELU_SCALE, Activation
 from rnn_dynamics.theory.gaussian_averages import average
 
 LOG_SLOPES: dict[str, Callable[[Array], Array]] = {
@@ -15,6 +15,8 @@ LOG_SLOPES: dict[str, Callable[[Array], Array]] = {
     "sigmoid": lambda u: -jax.nn.softplus(u) - jax.nn.softplus(-u),
     "softplus": lambda u: -jax.nn.softplus(-u),
     "elu": lambda u: jnp.minimum(u, 0),
+    "selu": lambda u: math.log(SELU_SCALE) + jnp.where(u > 0, 0, math.log(SELU_ALPHA) + u),
+    "positive": lambda u: jnp.where(u > 0, 0, -jax.nn.softplus(u) - jax.nn.softplus(-u)),
 }
 """ln phi' of activations whose slope is lost to rounding far from 0; another's, as it is there, will do."""
 SLOPES_WITH_ZEROS = ("gelu", "sin")

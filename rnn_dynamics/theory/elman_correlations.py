@@ -120,7 +120,8 @@ def memory_depth(network: RandomElman, input_correlation: Number = 1.0, start: N
     correlation = stationary_correlation(network, input_correlation, start)
     together = correlation == 1
     apart = correlation_slope(network, variance, jnp.where(together, 0, correlation))
-    return -1 / jnp.log(jnp.minimum(jnp.where(together, squared_growth(network, variance), apart), 1))
+    slope = jnp.where(together, squared_growth(network, variance), apart)
+    return jnp.where(slope >= 1, jnp.inf, -1 / jnp.log(slope))
 
 
 def _is_correlation(number: Any) -> Any:

@@ -195,8 +195,8 @@ def above_0(variance: Array) -> Array:
 def _variance_after(network: RandomElman, variance: Array) -> Array:
     activation = find_activation(network.activation)
     at_rest = activation(jnp.zeros_like(variance)) ** 2
-    positive = jnp.where(variance > 0, variance, 1)  # at 0 itself the average has no derivative
-    square = jnp.where(variance > 0, average(lambda u: activation(u) ** 2, positive), at_rest)
+    known = jnp.where(variance == 0, 1, variance)  # at 0 itself the average has no derivative
+    square = jnp.where(variance == 0, at_rest, average(lambda u: activation(u) ** 2, known))
     return network.gain**2 * square + network.bias_variance + network.input_variance
 
 

@@ -114,7 +114,7 @@ class GatedMeanField:
     @property
     def time_scale(self) -> Array:
         """Steps xi = -1 / ln chi in which replicas come closer to their limit by a factor e; inf at chi = 1."""
-        return -1 / jnp.log(self.slope)
+        return jnp.where(self.slope == 1, jnp.inf, -1 / jnp.log(self.slope))
 
     @property
     def exponent(self) -> Array:

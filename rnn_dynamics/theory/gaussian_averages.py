@@ -1,4 +1,7 @@
-"""Averages over a Gaussian preactivation, to rounding, of functions that are smooth but for kinks at known places."""
+"""Averages over a Gaussian preactivation, to rounding, of functions that are smooth but for kinks at known places.
+
+Nor may they oscillate far out: the average of sin^2 loses its digits where the variance is above 300.
+"""
 
 import math
 from collections.abc import Callable

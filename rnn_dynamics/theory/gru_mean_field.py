@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnn_dynamics.arguments import require
 from rnn_dynamics.theory.gated_mean_field import SMALLEST, GatedMeanField, GateLaw, Number, check_laws
 from rnn_dynamics.theory.gaussian_averages import average
 from rnn_dynamics.theory.update_gated_mean_field import ContentLaw, UpdateGated, powers, solve_update_gated
@@ -54,6 +55,9 @@ def gru_mean_field(
     inner = GateLaw() if recurrent_bias is None else recurrent_bias
     given = {"reset": reset, "update": update, "candidate": candidate, "recurrent_bias": inner}
     check_laws(given, input_correlation)
+    for field in ("gain", "drive_variance"):
+        none = "0, for the bias sees neither state nor inputs"
+        require(f"recurrent_bias.{field}", getattr(inner, field), none, lambda number: number == 0)
     scaled = GateLaw(candidate.gain, 0.0, inner.bias_mean, inner.bias_variance)
     outer = dataclasses.replace(candidate, gain=0.0)
     variance, theory = solve_update_gated(

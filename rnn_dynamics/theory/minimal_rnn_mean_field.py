@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
+from rnn_dynamics.arguments import require
 from rnn_dynamics.theory.gated_mean_field import GatedMeanField, GateLaw, Number, check_laws
 from rnn_dynamics.theory.gaussian_averages import average, average_of_pair
 from rnn_dynamics.theory.update_gated_mean_field import ContentLaw, UpdateGated, powers, solve_update_gated
@@ -41,8 +42,7 @@ def minimal_rnn_mean_field(
         ValueError: gains or variances that are negative or not finite, a gain of the content, a correlation outside
             0 ... 1.
     """
-    if content.gain is not GateLaw.gain and not (isinstance(content.gain, float | int) and content.gain == 0):
-        raise ValueError(f"content.gain must be 0, for the content sees no state, got {content.gain}")
+    require("content.gain", content.gain, "0, for the content sees no state", lambda gain: gain == 0)
     check_laws({"update": update, "content": content, "content_kernel": GateLaw(content_gain)}, input_correlation)
     content_variance = content.variance(0.0)
     moments = average(lambda u: powers(jnp.tanh(u)), content_variance, content.bias_mean)

@@ -131,6 +131,8 @@ def train_ensemble(
     """
     _check_task(task, config)
     count = len(models)
+    if isinstance(seeds, int):
+        raise ValueError(f"seeds must be one for each of the {count} models, got the number {seeds}")
     seeds = [config.seed] * count if seeds is None else [whole_number("seeds", seed, least=0) for seed in seeds]
     given = {name: np.asarray(value) for name, value in (numbers or {}).items()}
     _check_members(models, seeds)
@@ -163,8 +165,12 @@ def _made(recipe: Recipe | MakeRecipe, numbers: Sequence[Mapping[str, float]]) -
 
     Raises:
         ValueError: numbers that it does not take, or that what it makes refuses.
+        TypeError: what is no recipe, and makes none.
     """
     make_recipe = Given(recipe) if isinstance(recipe, Recipe) else recipe
+    if not callable(make_recipe):
+        came = type(recipe).__name__
+        raise TypeError(f"recipe must be a Recipe, or a function that makes one, got {came}; write Recipe(optimizer)")
     takes = inspect.signature(make_recipe)
     try:
         takes.bind(**numbers[0])
@@ -175,7 +181,9 @@ def _made(recipe: Recipe | MakeRecipe, numbers: Sequence[Mapping[str, float]]) -
         # Optax takes any rate, and a negative one climbs.
         for name in (name for name in own if name.endswith("learning_rate")):
             require_positive(name, own[name])
-        make_recipe(**own)
+        made: Any = make_recipe(**own)
+        if not isinstance(made, Recipe):
+            raise TypeError(f"recipe must make a Recipe, got {type(made).__name__}; write Recipe(optimizer)")
     return make_recipe
 
 

@@ -88,6 +88,7 @@ class Recipe:
 
     Raises:
         ValueError: a weight noise < 0.
+        TypeError: an optimiser or a rule that is none, a penalty without its weight.
     """
 
     optimizer: optax.GradientTransformation
@@ -96,4 +97,14 @@ class Recipe:
     weight_noise: float | Array = 0.0
 
     def __post_init__(self) -> None:
+        if not (hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")):
+            hint = "; a rule of the gradient, such as clip_each_step, goes to gradient_rule" * callable(self.optimizer)
+            raise TypeError(f"optimizer must be a transformation of optax, got {type(self.optimizer).__name__}{hint}")
+        if not callable(self.gradient_rule):
+            came = type(self.gradient_rule).__name__
+            raise TypeError(f"gradient_rule must be a function (loss, model, batch), got {came}")
+        for name, pair in self.penalties.items():
+            if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
+                came = type(pair).__name__
+                raise TypeError(f"penalties must be name -> (weight, penalty), got {came} for {name!r}")
         require("weight_noise", self.weight_noise, "a finite number >= 0", lambda x: (x >= 0) & np.isfinite(x))

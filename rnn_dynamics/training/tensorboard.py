@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rnn_dynamics.results import prepare_folder
 from rnn_dynamics.training.run import News
 
 
@@ -14,12 +15,14 @@ class TensorBoardWriter:
     Use it as a context: `with TensorBoardWriter(folder) as board: train(..., watchers=[board])`. Tags are the names of
     the series ("loss", "gradient_norm", ...), "metric", and PROBE/QUANTITY, with /NUMBER for what is not one number and
     for each member of an ensemble. The step of a loss is the number of batches seen before it, as in
-    `TrainingRecord.series`. A training that goes on from a checkpoint replaces what was written after it.
+    `TrainingRecord.series`. What is not finite, such as a reach beyond the largest lag, is left out. A training that
+    goes on from a checkpoint replaces what was written after it.
 
     Args:
         folder: of this one training.
 
     Raises:
+        UnwritableFolder: if it cannot be written in.
         ModuleNotFoundError: where tensorboardX is not installed, with what to do.
     """
 
@@ -30,6 +33,7 @@ class TensorBoardWriter:
             raise ModuleNotFoundError(
                 "TensorBoardWriter needs tensorboardX: pip install 'rnn_dynamics[tensorboard]'"
             ) from error
+        prepare_folder(Path(folder))
         self._make = tensorboardX.SummaryWriter
         self._folder = str(folder)
         self._writer: Any = None
@@ -60,4 +64,5 @@ class TensorBoardWriter:
     def _write(self, tag: str, value: Any, step: int) -> None:
         value = np.asarray(value, float)
         for place in np.ndindex(value.shape):
-            self._writer.add_scalar("/".join([tag, *map(str, place)]), value[place], step)
+            if np.isfinite(value[place]):
+                self._writer.add_scalar("/".join([tag, *map(str, place)]), value[place], step)
