@@ -123,3 +123,11 @@ def test_default_chunks_suit_the_devices(steps, devices, length):
     assert method.length == length
     assert steps // length % devices == 0
     assert Chunked().checked(steps).length == (length if devices == 1 else 64)
+
+
+@pytest.mark.parametrize("devices", [8, 16, 32])
+def test_a_default_chunk_is_found_wherever_there_is_one(devices):
+    for steps in range(devices, 2400, 3):
+        possible = [length for length in range(1, min(64, steps) + 1) if steps // length % devices == 0]
+        if possible:
+            assert Chunked(devices=jax.devices() * devices).checked(steps).length == max(possible)

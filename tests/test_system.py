@@ -88,6 +88,9 @@ def test_a_carry_that_is_not_the_cells_is_refused():
 
 def test_a_dtype_that_jax_is_not_set_to_is_refused():
     cell = any_cell("ElmanCell", dtype=jnp.float32)
+    for dtype in ("int32", "bool", "number"):
+        with pytest.raises(ValueError, match=rf"^dtype must be one of floating point, such as float64, got '{dtype}'$"):
+            DrivenSystem.from_cell(cell, dtype=dtype)
     with jax.enable_x64(False), pytest.raises(ValueError, match=r'dtype float64 needs .*"jax_enable_x64", True'):
         DrivenSystem.from_cell(cell, dtype="float64")
 

@@ -73,9 +73,8 @@ class Chunked(NamedTuple):
 
 
 def _default_length(steps: int, shares: int) -> int:
-    length = min(max(steps // 64, 64), steps)
-    chunks = steps // length
-    return length if chunks % shares == 0 else max(steps // (chunks + shares - chunks % shares), 1)
+    longest = min(max(steps // 64, 64), steps)
+    return next((length for length in range(longest, 0, -1) if steps // length % shares == 0), 1)
 
 
 class _Line(NamedTuple):

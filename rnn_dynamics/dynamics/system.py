@@ -273,8 +273,10 @@ def _dtypes(tree: PyTree) -> str:
 def _check_dtype(dtype: Any) -> None:
     try:
         known = jnp.dtype(dtype)
-    except TypeError as error:
-        raise ValueError(f"dtype must be one of floating point, such as float64, got {dtype!r}") from error
+    except TypeError:
+        known = None
+    if known is None or not jnp.issubdtype(known, jnp.floating):
+        raise ValueError(f"dtype must be one of floating point, such as float64, got {dtype!r}")
     if jax.dtypes.canonicalize_dtype(known) != known:
         raise ValueError(f'dtype {known} needs jax.config.update("jax_enable_x64", True)')
 
