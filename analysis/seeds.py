@@ -119,9 +119,9 @@ def share_row(series: Mapping[str, Any], quantity: str, happened: np.ndarray, *,
         The share, and for its error half of Wilson's 68 % interval (Wilson 1927), which is not 0 for all or none.
     """
     count, share = len(happened), float(np.mean(happened))
-    error = np.sqrt(share * (1 - share) / count + 1 / (4 * count**2)) / (1 + 1 / count)
-    row = {"quantity": quantity, "units": "1", "x": x, "mean": share, "error": error, "count": count, "finite": count}
-    return {**series, **row}
+    low, high = wilson_interval(int(np.sum(happened)), count)
+    row = {"quantity": quantity, "units": "1", "x": x, "mean": share, "error": (high - low) / 2}
+    return {**series, **row, "count": count, "finite": count}
 
 
 def single(summary: pd.DataFrame, quantity: str, **series: Any) -> tuple[float, float]:
