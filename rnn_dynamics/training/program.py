@@ -12,6 +12,7 @@ from jax import Array
 
 from rnn_dynamics.training.config import TrainingConfig
 from rnn_dynamics.training.evaluation import mean_metric
+from rnn_dynamics.training.recipe import Recipe
 from rnn_dynamics.training.truncation import Windows
 from rnn_dynamics.training.update import (
     Method,
@@ -65,6 +66,11 @@ class Program:
         return lambda state, batch: update(self.numbers, state, batch, orders)
 
     @cached_property
+    def _first_recipe(self) -> Recipe:
+        """The recipe of the one network, or of an ensemble's first."""
+        return self.method.make_recipe(**{name: value.ravel()[0] for name, value in self.numbers.items()})
+
+    @cached_property
     def _questions(self) -> dict[Callable[..., Any], Callable[..., Any]]:
         return {}
 
@@ -85,9 +91,8 @@ class Program:
 
     def first_step(self, state: TrainState) -> list[float]:
         """Tell a recipe by what it makes of gradients that look like the parameters: norms, in four digits."""
-        numbers = jax.tree.map(lambda value: value.ravel()[0], dict(self.numbers))
         params = jax.tree.map(lambda leaf: leaf[0] if self.ensemble else leaf, state.learned.params)
-        optimizer = self.method.make_recipe(**numbers).optimizer
+        optimizer = self._first_recipe.optimizer
         gradient = jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf), params)
         made = optimizer.update(gradient, optimizer.init(params), params)
         leaves = [jnp.abs(leaf) for leaf in jax.tree.leaves(made) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
@@ -97,8 +102,7 @@ class Program:
         """Tell what makes this training another one than others, but for how long it is; fits into JSON."""
         config = {name: value for name, value in dataclasses.asdict(self.config).items() if name != "steps"}
         plain = {name: value for name, value in vars(self.task).items() if _is_plain(name, value)}
-        recipe = self.method.make_recipe
-        made = self.method.make_recipe(**jax.tree.map(lambda value: value.ravel()[0], dict(self.numbers)))
+        recipe, made = self.method.make_recipe, self._first_recipe
         return {
             "task": self.task.name,
             **{f"task.{name}": _fit_for_json(value) for name, value in plain.items()},

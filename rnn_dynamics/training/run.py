@@ -149,17 +149,23 @@ class _Training:
         self.clock = Clock()
         self.log = _Log(probes)
         self.batches = program.batches()
-        self.settings = {} if store is None else self._settings()
-        saved = None if store is None else store.latest(self.settings)
-        if saved is not None:
-            if store is not None and saved.step > program.config.steps:
-                raise CheckpointError(
-                    f"{store.folder} holds a checkpoint of {saved.step} batches, more than the {program.config.steps} "
-                    "steps asked for: take another folder, or remove it"
-                )
-            self.state = _unnamed(state, saved.arrays["state"])
-            self.log.restore(saved.step, saved.arrays)
-            self.batches = _from(self.batches, saved.step, saved.position)
+        self.settings: dict[str, Any] = {}
+        if store is not None:
+            self.settings = self._settings()
+            self._go_on_from(store)
+
+    def _go_on_from(self, store: CheckpointStore) -> None:
+        saved, steps = store.latest(self.settings), self.program.config.steps
+        if saved is None:
+            return
+        if saved.step > steps:
+            raise CheckpointError(
+                f"{store.folder} holds a checkpoint of {saved.step} batches, more than the {steps} steps asked for: "
+                "take another folder, or remove it"
+            )
+        self.state = _unnamed(self.state, saved.arrays["state"])
+        self.log.restore(saved.step, saved.arrays)
+        self.batches = _from(self.batches, saved.step, saved.position)
 
     def _settings(self) -> dict[str, Any]:
         """Return what tells this training from others, from what it starts from on."""
