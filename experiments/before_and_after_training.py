@@ -17,18 +17,17 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import xarray as xr
 from flax import nnx
 
-from rnn_dynamics.arguments import require_positive, whole_number
+from rnn_dynamics.arguments import whole_number
 from rnn_dynamics.cells import make_cell, parse_cell_name
 from rnn_dynamics.dynamics import DrivenSystem, gradient_norm_by_lag, jacobian_product, loss_adjoints, lyapunov_spectrum
 from rnn_dynamics.models import SequenceModel, make_model
 from rnn_dynamics.results import labelled
 from rnn_dynamics.tasks import make_task
 from rnn_dynamics.tasks.streams import input_stream
-from rnn_dynamics.training import Recipe, TrainingBroke, TrainingConfig, clip_by_global_norm, evaluate, train
+from rnn_dynamics.training import TrainingBroke, TrainingConfig, clipped_adam, evaluate, train
 from rnn_dynamics.types import Batch, Task
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -98,7 +97,7 @@ def grid(config: Config) -> list[Point]:
     for name, least in (("hidden", 1), ("training_steps", 1), ("batch_size", 1), ("measured_steps", MAX_LAG)):
         whole_number(name, getattr(config, name), least=least)
     TrainingConfig(config.training_steps, config.batch_size)
-    recipe(config.learning_rate, config.clip_threshold)
+    clipped_adam(config.learning_rate, config.clip_threshold)
     shared = (
         config.hidden,
         config.training_steps,
@@ -110,12 +109,6 @@ def grid(config: Config) -> list[Point]:
     return [Point(network, seed, *shared) for network in config.networks for seed in config.seeds]
 
 
-def recipe(learning_rate: float | jax.Array, clip_threshold: float | jax.Array) -> Recipe:
-    """Clip by the global norm, then Adam."""
-    require_positive("learning_rate", learning_rate)
-    return Recipe(optax.chain(clip_by_global_norm(clip_threshold), optax.adam(learning_rate)))
-
-
 def run(point: Point) -> xr.Dataset:
     """Measure a network, train it, and measure it again; after a training that broke everything is NaN."""
     task = _digits()
@@ -125,7 +118,7 @@ def run(point: Point) -> xr.Dataset:
     config = TrainingConfig(point.training_steps, point.batch_size, point.seed)
     numbers = {"learning_rate": point.learning_rate, "clip_threshold": point.clip_threshold}
     try:
-        record, broken_update = train(model, task, recipe, config, numbers=numbers), -1
+        record, broken_update = train(model, task, clipped_adam, config, numbers=numbers), -1
         after = _measure(model, task, point)
     except TrainingBroke as broke:
         record, broken_update = broke.record, broke.step

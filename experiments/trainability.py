@@ -23,7 +23,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import xarray as xr
 from flax import nnx
 from jax import Array
@@ -41,7 +40,7 @@ from rnn_dynamics.dynamics import (
 from rnn_dynamics.models import make_model
 from rnn_dynamics.results import labelled
 from rnn_dynamics.tasks.delayed_recall import DelayedRecall
-from rnn_dynamics.training import Checkpoints, Recipe, TrainingConfig, clip_by_global_norm, train_ensemble
+from rnn_dynamics.training import Checkpoints, TrainingConfig, clipped_adam, train_ensemble
 
 EVALUATE_EVERY = 50
 MAX_LAG = 256
@@ -138,7 +137,7 @@ def grid(config: Config) -> list[Point]:
     for lag in config.lags:
         DelayedRecall(lag, config.noise)
     TrainingConfig(config.training_steps, config.batch_size)
-    recipe(config.learning_rate, config.clip_threshold)
+    clipped_adam(config.learning_rate, config.clip_threshold)
     networks = [("elman-tanh", gain) for gain in config.gains] + [("gru", bias) for bias in config.update_biases]
     shared = (
         config.seeds,
@@ -153,12 +152,6 @@ def grid(config: Config) -> list[Point]:
     return [Point(network, control, lag, *shared) for lag in config.lags for network, control in networks]
 
 
-def recipe(learning_rate: float | Array, clip_threshold: float | Array) -> Recipe:
-    """Clip by the global norm, then Adam."""
-    require_positive("learning_rate", learning_rate)
-    return Recipe(optax.chain(clip_by_global_norm(clip_threshold), optax.adam(learning_rate)))
-
-
 def run(point: Point, unfinished: Path) -> xr.Dataset:
     """Measure an ensemble as it is drawn, then see which of its members learn the lag."""
     task = _task(point.lag, point.noise)
@@ -171,7 +164,7 @@ def run(point: Point, unfinished: Path) -> xr.Dataset:
     record = train_ensemble(
         models,
         task,
-        recipe,
+        clipped_adam,
         config,
         seeds=range(point.seeds),
         numbers={"learning_rate": point.learning_rate, "clip_threshold": point.clip_threshold},

@@ -1,6 +1,7 @@
 """Training: recipes, the loop, checkpoints, probes, and what gradients did meanwhile."""
 
 from rnn_dynamics.training.checkpoints import CheckpointError, Checkpoints
+from rnn_dynamics.training.clipped_adam import clipped_adam
 from rnn_dynamics.training.clipping import (
     CLIPPINGS,
     ClipReport,
@@ -57,6 +58,7 @@ __all__ = [
     "clip_each_step",
     "clip_report",
     "clip_states",
+    "clipped_adam",
     "constrain_singular_values",
     "constrain_spectral_norm",
     "evaluate",
