@@ -44,6 +44,8 @@ def draw(summary: pd.DataFrame) -> Figure:
     flossed = select(summary, condition=list(conditions)[-1], delay=delay, quantity="exponent")
     for stage, look in (("drawn", DRAWN), ("flossed", FLOSSED)):
         _draw(grid[1, 0], select(flossed, stage=stage), "x", look)
+    chance = select(summary, quantity="chance_level")["mean"].iloc[0]
+    grid[0, 0].axhline(chance, color="0.6", linewidth=0.7, zorder=0)
     _label(grid, delays, delay)
     handles, labels = grid[1, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=5, handlelength=3, columnspacing=1.2)
@@ -51,13 +53,11 @@ def draw(summary: pd.DataFrame) -> Figure:
 
 
 def _label(grid, delays: list[int], delay: int) -> None:
-    chance, exponents = grid[0, 0], "leading exponent $λ_1$ [nats/step]"
-    chance.axhline(0.5, color="0.6", linewidth=0.7, zorder=0)
     texts = (
         ("delay d [steps]", "test accuracy"),
         ("delay d [steps]", "share of seeds that solve it"),
         ("index $i$", "$λ_i$ [nats/step]"),
-        ("updates by the loss (< 0: flossing)", exponents),
+        ("updates by the loss (< 0: flossing)", "leading exponent $λ_1$ [nats/step]"),
     )
     for place, (axes, (x_label, y_label)) in enumerate(zip(grid.flat, texts, strict=True)):
         axes.set_xlabel(x_label)
