@@ -395,3 +395,7 @@ def test_mean_exponent_of_selu_in_closed_form(bias_variance):
 
 def test_a_memory_at_the_edge_has_no_end():
     assert memory_depth(RandomElman(math.sqrt(2), activation="relu")) == np.inf
+
+
+def test_a_variance_that_is_no_number_stays_none():
+    assert np.isnan(jax.jit(variance_map)(RandomElman(1.0, 0.1), jnp.nan))

@@ -191,6 +191,19 @@ def test_derivatives_and_vmap():
 
 
 @pytest.mark.slow
+def test_all_laws_of_a_minimal_rnn_may_be_traced():
+    """Its content's among them, whose gain of 0 is a number like any other then."""
+    laws = GateLaw(3.0, bias_mean=0.5), GateLaw(0.0, 1.0, 0.2)
+    traced = jax.jit(lambda update, content: minimal_rnn_mean_field(update, content, content_gain=0.7).growth)(*laws)
+    close(traced, minimal_rnn(laws[0]).growth)
+
+
+@pytest.mark.slow
+def test_what_is_never_forgotten_has_no_time_scale():
+    assert minimal_rnn(OPEN).time_scale == np.inf
+
+
+@pytest.mark.slow
 def test_critical_value():
     """Where the exponent is 0."""
 
@@ -212,6 +225,14 @@ def test_bad_input_gets_one_sentence():
         ),
         (lambda: gru_mean_field(good, good, good, input_correlation=1.5), "between 0 and 1, got 1.5"),
         (lambda: minimal_rnn_mean_field(good, GateLaw(2.0)), "content.gain must be 0, .* got 2.0"),
+        (
+            lambda: gru_mean_field(good, good, good, recurrent_bias=GateLaw(5.0)),
+            "recurrent_bias.gain must be 0, for the bias sees neither state nor inputs, got 5.0",
+        ),
+        (
+            lambda: gru_mean_field(good, good, good, recurrent_bias=GateLaw(drive_variance=3.0)),
+            "recurrent_bias.drive_variance must be 0, .* got 3.0",
+        ),
         (
             lambda: critical_value(lambda b: b, 2.0, 1.0),
             "low < high must be finite .* got low=2.0, high=1.0, points=33",
